@@ -1,0 +1,189 @@
+"""config.toml and the environment -> frozen settings; the only place where defaults stand.
+
+Order: the defaults below, then the file, then the environment (`ECGWATCH_<SECTION>_<KEY>`, for example
+ECGWATCH_KAFKA_BROKERS). Secrets (`SECRETS`) come from the environment only. A wrong or unknown key is a ConfigError
+that names key, file and line.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from ecgwatch.errors import ConfigError
+
+Seconds = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1)]
+
+SECRETS = {
+    "sasl_password": "ECGWATCH_KAFKA_SASL_PASSWORD",
+    "ssl_key_password": "ECGWATCH_KAFKA_SSL_KEY_PASSWORD",
+}
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class Kafka(_Section):
+    brokers: str = "localhost:9092"
+    group: str = "ecgwatch"
+    client_id: str = "ecgwatch"
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    ssl_cafile: str = ""
+    ssl_certfile: str = ""
+    ssl_keyfile: str = ""
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    sasl_username: str = ""
+    session_timeout_s: Seconds = 10.0
+    heartbeat_s: Seconds = 2.0
+    start_timeout_s: Seconds = 60.0
+
+
+class Topics(_Section):
+    beats: Annotated[str, Meta(min_length=1)] = "ecg-beats"
+    scores: str = ""
+    alerts: Annotated[str, Meta(min_length=1)] = "ecg-alerts"
+    dead_letters: Annotated[str, Meta(min_length=1)] = "ecg-dead-letters"
+    create: bool = False
+    partitions: Count = 6
+    replication: Count = 3
+
+
+class Model(_Section):
+    bundle: str = "default"
+    provider: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Annotated[int, Meta(ge=0)] = 1
+
+
+class Alerts(_Section):
+    false_alerts_per_hour: Annotated[float, Meta(gt=0)] = 10.0
+
+
+class Worker(_Section):
+    max_batch: Count = 512
+    max_waiting: Count = 4096
+    stuck_after_s: Seconds = 60.0
+    stop_timeout_s: Seconds = 5.0
+
+
+class Logs(_Section):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    identities: bool = False
+
+
+class Data(_Section):
+    directory: str = "data"
+
+
+class Settings(_Section):
+    """All settings; each section is a table of config.toml."""
+
+    kafka: Kafka = Kafka()
+    topics: Topics = Topics()
+    model: Model = Model()
+    alerts: Alerts = Alerts()
+    worker: Worker = Worker()
+    logs: Logs = Logs()
+    data: Data = Data()
+
+
+def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read settings from `path` (none: the defaults) and the environment.
+
+    Raises ConfigError for a file that cannot be read, is no TOML, or holds a wrong or unknown key.
+    """
+    text = ""
+    tables: dict[str, Any] = {}
+    if path is not None:
+        try:
+            text = path.read_text(encoding="utf-8")
+            tables = tomllib.loads(text)
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: not valid TOML: {error}") from None
+        _refuse_secrets(tables, path, text)
+    settings = _convert(tables, lambda section, key: f"{path}:{_line_of(text, section, key)}")
+    return _with_environment(settings, environ)
+
+
+def secret(name: str, environ: Mapping[str, str] = os.environ) -> str | None:
+    """Return a secret (a key of SECRETS) from the environment, None where it is not set."""
+    return environ.get(SECRETS[name]) or None
+
+
+def variable(section: str, key: str) -> str:
+    """Return the environment variable that overrides a key."""
+    return f"ECGWATCH_{section}_{key}".upper()
+
+
+def keys() -> dict[tuple[str, str], Any]:
+    """Return every (section, key) with its default."""
+    defaults = msgspec.to_builtins(Settings())
+    return {(section, key): value for section, table in defaults.items() for key, value in table.items()}
+
+
+def _convert(tables: dict[str, Any], where: Any) -> Settings:
+    try:
+        return msgspec.convert(tables, Settings)
+    except msgspec.ValidationError as error:
+        text = str(error)
+    unknown = re.search(r"unknown field `([^`]*)`", text)
+    path = re.search(r"at `\$((?:\.[^`]*)?)`", text)
+    parts = [p for p in (path.group(1) if path else "").split(".") if p]
+    if unknown:
+        parts.append(unknown.group(1))
+        text = "unknown key" if len(parts) > 1 else "unknown section"
+    section, key = [*parts, "", ""][:2]
+    name = f"[{section}] {key}".rstrip()
+    raise ConfigError(f"{where(section, key)}: {name}: {text.split(' - at ')[0]}") from None
+
+
+def _with_environment(settings: Settings, environ: Mapping[str, str]) -> Settings:
+    tables = msgspec.to_builtins(settings)
+    known = {variable(section, key): (section, key) for section, key in keys()}
+    for name in sorted(environ):
+        if not name.startswith(tuple(f"ECGWATCH_{section}_".upper() for section in tables)):
+            continue  # other programs, tests and scripts have names of their own
+        if name in SECRETS.values():
+            continue
+        if name not in known:
+            raise ConfigError(f"environment variable {name}: no such setting; config.toml lists them all")
+        section, key = known[name]
+        tables[section][key] = _from_text(environ[name], tables[section][key])
+    return _convert(tables, lambda section, key: f"environment variable {variable(section, key)}")
+
+
+def _from_text(text: str, default: Any) -> Any:
+    """A number or boolean where the default is one; text that is neither stays text, and `_convert` refuses it."""
+    if isinstance(default, str):
+        return text
+    try:
+        return msgspec.json.decode(text.lower())
+    except msgspec.DecodeError:
+        return text
+
+
+def _refuse_secrets(tables: dict[str, Any], path: Path, text: str) -> None:
+    for key, name in SECRETS.items():
+        if key in tables.get("kafka", {}):
+            raise ConfigError(f"{path}:{_line_of(text, 'kafka', key)}: [kafka] {key}: secrets come from the environment only: {name}")
+
+
+def _line_of(text: str, section: str, key: str) -> int:
+    """Find the line of a key for an error message; 1 where it is written in a way this does not see (inline tables)."""
+    here, found = "", 1
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[\s*([\w.-]+)\s*\]", line):
+            here = header.group(1)
+            if here == section:
+                found = number
+        elif here == section and key and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", line):
+            return number
+    return found

@@ -1,0 +1,278 @@
+"""The wire contract: what travels on the beat, score, alert and dead-letter topics, and its codecs.
+
+A beat message comes as JSON that a person can type, or as MessagePack with the samples as bytes; the header
+`content-type` tells them apart (no header means JSON). Unknown fields are ignored, so that fields can be added
+without a new version; `version` rises only when an old reader would misunderstand. Both forms decode to the same `Beat`.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from ecgwatch.errors import MessageError
+
+VERSION = 1
+CONTENT_TYPE = "content-type"
+JSON = "application/json"
+MSGPACK = "application/msgpack"
+
+MAX_BEATS_PER_MESSAGE = 1000
+MAX_SAMPLES = 100_000
+FS_HZ_RANGE = (50.0, 10_000.0)
+
+Version = Annotated[int, Meta(ge=1, description="Version of the wire contract; this reader knows 1.")]
+Patient = Annotated[
+    str,
+    Meta(min_length=1, max_length=200, description="The patient's pseudonym, equal to the Kafka key."),
+]
+Lead = Annotated[
+    str,
+    Meta(min_length=1, max_length=40, pattern=r"^[^/\s]+$", description="The lead, as WFDB names it: MLII, V1, ..."),
+]
+TimeMs = Annotated[
+    int,
+    Meta(ge=0, le=253_402_300_799_999, description="Time of the R peak, milliseconds since 1970-01-01 UTC."),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """One beat of one patient, as every part of the program sees it.
+
+    samples: float32[n], millivolts, at `fs_hz`; R stands at index `r_index`, signal before R included.
+    rr_ms: float32[m], the RR intervals before this beat, oldest first; the last one ends at this beat's R peak.
+    """
+
+    patient: str
+    lead: str
+    r_time_ms: int
+    fs_hz: float
+    r_index: int
+    samples: np.ndarray
+    rr_ms: np.ndarray
+
+    @property
+    def id(self) -> str:
+        """Patient, lead and R-peak time: the same however often and wherever the beat is sent."""
+        return f"{self.patient}/{self.lead}/{self.r_time_ms}"
+
+
+class BeatItem(msgspec.Struct, frozen=True):
+    """One beat in a JSON message."""
+
+    r_time_ms: TimeMs
+    r_index: Annotated[int, Meta(ge=0, description="Index of the R peak in `samples`.")]
+    samples: Annotated[
+        list[float],
+        Meta(min_length=2, max_length=MAX_SAMPLES, description="The signal around R, millivolts."),
+    ]
+    rr_ms: Annotated[
+        list[float],
+        Meta(max_length=1000, description="RR intervals before this beat, oldest first; the last ends at its R peak."),
+    ] = []
+
+
+class PackedBeatItem(msgspec.Struct, frozen=True):
+    """One beat in a MessagePack message."""
+
+    r_time_ms: TimeMs
+    r_index: Annotated[int, Meta(ge=0)]
+    samples: bytes  # float32, little-endian, millivolts
+    rr_ms: bytes = b""  # float32, little-endian
+
+
+class BeatMessage(msgspec.Struct, frozen=True):
+    """Beats of one patient and one lead: the value of a record on the beat topic (JSON)."""
+
+    version: Version
+    patient: Patient
+    lead: Lead
+    fs_hz: Annotated[float, Meta(ge=FS_HZ_RANGE[0], le=FS_HZ_RANGE[1], description="Sampling frequency, hertz.")]
+    beats: Annotated[list[BeatItem], Meta(min_length=1, max_length=MAX_BEATS_PER_MESSAGE)]
+
+
+class PackedBeatMessage(msgspec.Struct, frozen=True):
+    """Beats of one patient and one lead: the value of a record on the beat topic (MessagePack)."""
+
+    version: Version
+    patient: Patient
+    lead: Lead
+    fs_hz: Annotated[float, Meta(ge=FS_HZ_RANGE[0], le=FS_HZ_RANGE[1])]
+    beats: Annotated[list[PackedBeatItem], Meta(min_length=1, max_length=MAX_BEATS_PER_MESSAGE)]
+
+
+class Score(msgspec.Struct, frozen=True):
+    """What the model says of one beat: the value of a record on the score topic (JSON)."""
+
+    version: Version
+    id: Annotated[str, Meta(description="patient/lead/r_time_ms: equal for repeats of the same beat.")]
+    patient: Patient
+    lead: Lead
+    r_time_ms: TimeMs
+    nse: Annotated[float, Meta(description="Normalised squared error of the reconstruction (eq. 3).")]
+    distance: Annotated[float, Meta(description="Distance to the nearest normal beats in the t-SNE map (eq. 4).")]
+    score: Annotated[float, Meta(description="alpha * scaled nse + (1 - alpha) * scaled distance (eq. 2).")]
+    threshold: Annotated[float, Meta(description="A score above it is an alert.")]
+    alert: bool
+    model: Annotated[str, Meta(description="SHA-256 of the model bundle's manifest, hex.")]
+
+
+class Alert(msgspec.Struct, frozen=True):
+    """A beat whose score is above the threshold: the value of a record on the alert topic (JSON)."""
+
+    version: Version
+    id: Annotated[str, Meta(description="patient/lead/r_time_ms: drop what you have seen.")]
+    patient: Patient
+    lead: Lead
+    r_time_ms: TimeMs
+    score: float
+    threshold: float
+    nse: float
+    distance: float
+    reason: Annotated[str, Meta(description="Which term rose above what normal beats show, in words.")]
+    model: str
+
+
+# What stands in the headers of a dead-letter record; the value is the original payload (or its beginning).
+DEAD_LETTER_HEADERS = {
+    "ecgwatch-reason": "a short slug: not-json, too-short, ...",
+    "ecgwatch-error": "the reason in words, without signal data or identities",
+    "ecgwatch-topic": "where the message was read",
+    "ecgwatch-partition": "its partition",
+    "ecgwatch-offset": "its offset",
+    "ecgwatch-length": "length of the original value, bytes (only where the value is cut)",
+    "ecgwatch-sha256": "SHA-256 of the original value (only where the value is cut)",
+}
+
+_decode_json = msgspec.json.Decoder(BeatMessage).decode
+_decode_msgpack = msgspec.msgpack.Decoder(PackedBeatMessage).decode
+_encode_json = msgspec.json.Encoder().encode
+_encode_msgpack = msgspec.msgpack.Encoder().encode
+
+
+class _Versioned(msgspec.Struct):
+    version: int
+
+
+_version_json = msgspec.json.Decoder(_Versioned).decode
+_version_msgpack = msgspec.msgpack.Decoder(_Versioned).decode
+
+
+def decode_beats(value: bytes | None, key: bytes | None, content_type: str = JSON) -> list[Beat]:
+    """Decode one record of the beat topic.
+
+    key: the record's Kafka key, which must be the patient in UTF-8.
+    Raises MessageError with a reason slug: no-value, no-key, content-type, version, not-json, not-msgpack, schema,
+    key-mismatch, not-finite, r-index, rr, samples.
+    """
+    if not value:
+        raise MessageError("no-value", "the message has no value")
+    if not key:
+        raise MessageError("no-key", "the message has no key; the key must be the patient, so that beats keep their order")
+    if content_type == JSON:
+        message: BeatMessage | PackedBeatMessage = _decode(value, _decode_json, _version_json, "not-json")
+    elif content_type == MSGPACK:
+        message = _decode(value, _decode_msgpack, _version_msgpack, "not-msgpack")
+    else:
+        raise MessageError("content-type", f"content-type must be {JSON} or {MSGPACK}")
+    if message.version != VERSION:
+        raise MessageError("version", f"version {message.version} is not known here; this worker reads version {VERSION}")
+    if message.patient.encode() != key:
+        raise MessageError("key-mismatch", "the Kafka key differs from the patient in the message")
+    return [_beat(message, item, number) for number, item in enumerate(message.beats)]
+
+
+def _decode(value: bytes, decode: Any, decode_version: Any, not_parsed: str) -> Any:
+    try:
+        return decode(value)
+    except msgspec.ValidationError as error:
+        _refuse_future_version(value, decode_version)
+        raise MessageError("schema", _without_content(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError):
+        raise MessageError(not_parsed, f"the value is {not_parsed.replace('-', ' valid ').replace('json', 'JSON').replace('msgpack', 'MessagePack')}") from None
+
+
+def _refuse_future_version(value: bytes, decode_version: Any) -> None:
+    """A message of a later version may look wrong in other ways too; its version is what to tell."""
+    try:
+        version = decode_version(value).version
+    except msgspec.DecodeError:
+        return
+    if version > VERSION:
+        raise MessageError("version", f"version {version} is not known here; this worker reads version {VERSION}") from None
+
+
+def _without_content(error: msgspec.ValidationError) -> str:
+    """msgspec's message names types and paths; the one that quotes a value (an invalid enum) cannot occur here."""
+    return str(error)[:300]
+
+
+def _beat(message: BeatMessage | PackedBeatMessage, item: BeatItem | PackedBeatItem, number: int) -> Beat:
+    if isinstance(item, PackedBeatItem):
+        if len(item.samples) % 4 or len(item.rr_ms) % 4:
+            raise MessageError("schema", f"beat {number}: samples and rr_ms must be float32, 4 bytes each")
+        samples = np.frombuffer(item.samples, "<f4")
+        rr_ms = np.frombuffer(item.rr_ms, "<f4")
+    else:
+        with np.errstate(over="ignore"):  # too large for float32 becomes inf, which is refused below
+            samples = np.array(item.samples, np.float32)
+            rr_ms = np.array(item.rr_ms, np.float32)
+    if not 2 <= len(samples) <= MAX_SAMPLES:
+        raise MessageError("samples", f"beat {number}: {len(samples)} samples; 2 to {MAX_SAMPLES} can be read")
+    if not np.isfinite(samples).all():
+        raise MessageError("not-finite", f"beat {number}: samples hold NaN or infinity")
+    if item.r_index >= len(samples):
+        raise MessageError("r-index", f"beat {number}: r_index {item.r_index} is beyond its {len(samples)} samples")
+    if len(rr_ms) and not (np.isfinite(rr_ms).all() and rr_ms.min() > 0):
+        raise MessageError("rr", f"beat {number}: RR intervals must be positive and finite")
+    return Beat(message.patient, message.lead, item.r_time_ms, message.fs_hz, item.r_index, samples, rr_ms)
+
+
+def encode_beats(beats: Sequence[Beat], content_type: str = JSON) -> bytes:
+    """Encode beats of one patient, one lead and one sampling frequency as one message.
+
+    Raises ValueError when they differ in these.
+    """
+    first = beats[0]
+    if any((b.patient, b.lead, b.fs_hz) != (first.patient, first.lead, first.fs_hz) for b in beats):
+        raise ValueError("beats of one message must share patient, lead and fs_hz")
+    if content_type == MSGPACK:
+        packed = [
+            PackedBeatItem(b.r_time_ms, b.r_index, b.samples.astype("<f4").tobytes(), b.rr_ms.astype("<f4").tobytes())
+            for b in beats
+        ]
+        return _encode_msgpack(PackedBeatMessage(VERSION, first.patient, first.lead, first.fs_hz, packed))
+    items = [
+        # rounded to the microvolt and to 10 us: half the bytes, far below what a recorder resolves
+        BeatItem(b.r_time_ms, b.r_index, b.samples.astype(float).round(3).tolist(), b.rr_ms.astype(float).round(2).tolist())
+        for b in beats
+    ]
+    return _encode_json(BeatMessage(VERSION, first.patient, first.lead, first.fs_hz, items))
+
+
+def encode(message: Score | Alert) -> bytes:
+    """Encode a score or an alert as JSON."""
+    return _encode_json(message)
+
+
+def decode_score(value: bytes) -> Score:
+    """Decode a record of the score topic; raises msgspec.DecodeError."""
+    return msgspec.json.decode(value, type=Score)
+
+
+def decode_alert(value: bytes) -> Alert:
+    """Decode a record of the alert topic; raises msgspec.DecodeError."""
+    return msgspec.json.decode(value, type=Alert)
+
+
+def json_schemas() -> dict[Literal["beats", "scores", "alerts"] | str, dict[str, Any]]:
+    """JSON Schema (2020-12) of each JSON topic, made from the types above."""
+    topics: Iterable[tuple[str, type]] = (("beats", BeatMessage), ("scores", Score), ("alerts", Alert))
+    return {
+        name: {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(kind)}
+        for name, kind in topics
+    }
