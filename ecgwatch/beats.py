@@ -1,0 +1,145 @@
+"""Beats -> the arrays a model takes; arrays in, arrays out, the same code in training and in service.
+
+The paper's segment (appendix G; Kachuee et al. 2018): the signal from the R peak over 1.2 x the median RR interval, at
+125 Hz, scaled to [0, 1] by its own minimum and maximum, padded with zeros to 187 samples. The original takes the
+median over 10 s around the beat, 5 s of them in the future; here it is that of the 10 s up to the beat.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Annotated, Literal, NamedTuple
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from ecgwatch.errors import MessageError
+from ecgwatch.messages import Beat
+
+# scipy.signal.resample_poly's filter: a Kaiser window of beta 5 over 10 periods of the lower rate on each side
+_KAISER_BETA = 5.0
+_FILTER_PERIODS = 10
+
+
+class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a model's input is made of; part of every bundle."""
+
+    kind: Literal["segment"] = "segment"
+    fs_hz: float = 125.0
+    length: Annotated[int, Meta(ge=2)] = 187  # samples at fs_hz, the first at R
+    before_s: float = 0.08  # signal needed before R (the resampling filter's reach)
+    after_s: float = 1.488  # signal needed after R, at most: the last sample
+    rr_factor: float = 1.2
+    rr_window_s: float = 10.0
+    rr_window: Literal["past", "centred"] = "past"  # centred: the original, looks ahead, cannot be served
+    rr_intervals: Annotated[int, Meta(ge=1)] = 1  # RR intervals needed, at least
+    leads: tuple[str, ...] = ("MLII", "II")
+    scaling: Literal["min-max"] = "min-max"
+
+
+class Prepared(NamedTuple):
+    """Model inputs of those beats that can be scored.
+
+    x: float32[k, length]; kept: int[k], their positions among the beats given; refused: the others, with the reason.
+    """
+
+    x: np.ndarray
+    kept: np.ndarray
+    refused: dict[int, MessageError]
+
+
+def prepare(beats: Sequence[Beat], contract: Contract) -> Prepared:
+    """Make model inputs of beats; a beat that does not fit the contract is refused alone.
+
+    Reasons: lead, too-few-rr, too-short, flat, centred.
+    """
+    medians = np.empty(len(beats))
+    refused: dict[int, MessageError] = {}
+    for number, beat in enumerate(beats):
+        try:
+            medians[number] = _check(beat, contract)
+        except MessageError as error:
+            refused[number] = error
+    kept = np.array([number for number in range(len(beats)) if number not in refused], int)
+    x, flat = segments([beats[number] for number in kept], medians[kept], contract)
+    for number in kept[flat].tolist():
+        refused[number] = MessageError("flat", "the segment after R is flat: no electrode, or a saturated amplifier")
+    return Prepared(x[~flat], kept[~flat], refused)
+
+
+def median_rr_s(rr_ms: np.ndarray, window_s: float) -> float:
+    """Return the median of the RR intervals that lie within the last `window_s` seconds, seconds.
+
+    rr_ms: oldest first, the last ends at the beat. The last one counts however long it is.
+    """
+    recent = rr_ms[::-1]
+    inside = max(1, int(np.searchsorted(np.cumsum(recent), window_s * 1000, side="right")))
+    return float(np.median(recent[:inside])) / 1000
+
+
+def segment_length(median_s: float | np.ndarray, contract: Contract) -> np.ndarray:
+    """Return how many samples of a segment are signal; the rest is padding."""
+    wanted = np.floor(contract.rr_factor * np.asarray(median_s) * contract.fs_hz).astype(int)
+    return np.clip(wanted, 2, contract.length)
+
+
+def segments(beats: Sequence[Beat], median_s: np.ndarray, contract: Contract) -> tuple[np.ndarray, np.ndarray]:
+    """Cut, resample, scale and pad; without checks.
+
+    median_s: float[n], seconds. Returns x float32[n, length] and flat bool[n] (rows that have no amplitude; zeros).
+    """
+    x = np.zeros((len(beats), contract.length), np.float32)
+    rates = np.array([beat.fs_hz for beat in beats])
+    for fs_hz in np.unique(rates):
+        rows = np.flatnonzero(rates == fs_hz)
+        first, weights = _resampling(float(fs_hz), contract.fs_hz, contract.length)
+        x[rows] = np.stack([_window(beats[row], first, len(weights)) for row in rows]) @ weights
+    inside = np.arange(contract.length) < segment_length(median_s, contract)[:, None]
+    low = np.where(inside, x, np.inf).min(axis=1, initial=np.inf, keepdims=True)
+    high = np.where(inside, x, -np.inf).max(axis=1, initial=-np.inf, keepdims=True)
+    span = high - low
+    flat = span[:, 0] < 1e-3  # a microvolt: below it, scaling would only show the recorder's noise
+    scaled = (x - low) / np.where(flat[:, None], 1, span)
+    return np.where(inside & ~flat[:, None], scaled, 0).astype(np.float32), flat
+
+
+def _check(beat: Beat, contract: Contract) -> float:
+    """Return the beat's median RR interval in seconds; raise MessageError where it does not fit."""
+    if contract.rr_window != "past":
+        raise MessageError("centred", "this bundle was made for parity: its segments look 5 s ahead and cannot be served")
+    if contract.leads and beat.lead not in contract.leads:
+        raise MessageError("lead", f"lead {beat.lead} is not one that the model knows: {', '.join(contract.leads)}")
+    if len(beat.rr_ms) < contract.rr_intervals:
+        raise MessageError("too-few-rr", f"{len(beat.rr_ms)} RR intervals before the beat; the model needs {contract.rr_intervals}")
+    median_s = median_rr_s(beat.rr_ms, contract.rr_window_s)
+    after_s = (len(beat.samples) - 1 - beat.r_index) / beat.fs_hz
+    needed_s = (int(segment_length(median_s, contract)) - 1) / contract.fs_hz
+    if after_s < needed_s:
+        raise MessageError("too-short", f"{after_s:.3f} s of signal after R; this beat's segment needs {needed_s:.3f} s")
+    return median_s
+
+
+def _window(beat: Beat, first: int, count: int) -> np.ndarray:
+    """Take `count` samples from `first` relative to R; beyond the ends stands the last sample there."""
+    start = beat.r_index + first
+    if start >= 0 and start + count <= len(beat.samples):
+        return beat.samples[start : start + count]
+    return beat.samples[np.clip(np.arange(start, start + count), 0, len(beat.samples) - 1)]
+
+
+@cache
+def _resampling(fs_in_hz: float, fs_out_hz: float, length: int) -> tuple[int, np.ndarray]:
+    """Return where the input window starts relative to R, and the weights float32[count, length] that resample it.
+
+    A windowed sinc at exactly the output times, so that R keeps its place at any input rate and a whole batch is one
+    matrix product.
+    """
+    lower_hz = min(fs_in_hz, fs_out_hz)
+    reach_s = _FILTER_PERIODS / lower_hz
+    first = -int(np.ceil(reach_s * fs_in_hz))
+    count = int(np.ceil(((length - 1) / fs_out_hz + reach_s) * fs_in_hz)) + 1 - first
+    t_in = (first + np.arange(count))[:, None] / fs_in_hz
+    lag_s = t_in - np.arange(length)[None, :] / fs_out_hz
+    kaiser = np.i0(_KAISER_BETA * np.sqrt(np.clip(1 - (lag_s / reach_s) ** 2, 0, None))) * (np.abs(lag_s) <= reach_s)
+    weights = np.sinc(lower_hz * lag_s) * kaiser
+    return first, (weights / weights.sum(axis=0)).astype(np.float32)

@@ -1,0 +1,145 @@
+"""MIT-BIH beats and their splits: who trains, who sets the scale and the threshold, who is tested.
+
+Two protocols. `inter-patient`: de Chazal's DS1 and DS2 (IEEE TBME 2004), paced records out; every fourth DS1 record is
+held out from training and map, for scaling and thresholds. `by-beat`: the paper's 80/20 over all records, patients
+shared between both parts; a tenth of the training part sets scaling and thresholds.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from ecgwatch.beats import Contract, median_rr_s, prepare, segment_length, segments
+from ecgwatch.errors import DataError
+from ecgwatch.messages import Beat
+from ecgwatch.records import Record, beats_of, read_wfdb
+
+CLASSES = ("N", "S", "V", "F", "Q")
+PACED = ("102", "104", "107", "217")
+DS1 = tuple("101 106 108 109 112 114 115 116 118 119 122 124 201 203 205 207 208 209 215 220 223 230".split())
+DS2 = tuple("100 103 105 111 113 117 121 123 200 202 210 212 213 214 219 221 222 228 231 232 233 234".split())
+# 201 (DS1) and 202 (DS2) are the same person, so 201 neither trains nor calibrates.
+SAME_PERSON_AS_IN_DS2 = ("201",)
+ELIGIBLE_DS1 = tuple(name for name in DS1 if name not in SAME_PERSON_AS_IN_DS2)
+CALIBRATION = ELIGIBLE_DS1[::4]  # a rule, not a choice: made before any model was trained
+RECORDS = tuple(sorted(DS1 + DS2 + PACED))
+
+SplitName = Literal["inter-patient", "by-beat"]
+
+
+@dataclass(frozen=True)
+class Beats:
+    """Beats as model inputs, with where each came from.
+
+    x: float32[n, 187]; classes: '<U1'[n] AAMI; records: '<U8'[n]; samples: int64[n], R in the record;
+    clean: bool[n], the window holds no beat of another class than those named normal; hours: signal time per record.
+    """
+
+    x: np.ndarray
+    classes: np.ndarray
+    records: np.ndarray
+    samples: np.ndarray
+    clean: np.ndarray
+    hours: dict[str, float]
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Positions in Beats. train: fits model and map; calibration: scaling and thresholds; test: figures only."""
+
+    name: SplitName
+    normal: tuple[str, ...]
+    train: np.ndarray
+    calibration: np.ndarray
+    test: np.ndarray
+
+
+def load(folder: Path, contract: Contract, normal: Sequence[str], names: Sequence[str] = RECORDS) -> Beats:
+    """Read records and make model inputs of all their beats that can be scored.
+
+    folder: holds the WFDB files. Raises DataError for a missing file.
+    """
+    parts = [record_beats(read_wfdb(folder / name), contract, normal) for name in names]
+    return Beats(
+        *(np.concatenate([getattr(part, field) for part in parts]) for field in ("x", "classes", "records", "samples", "clean")),
+        hours={name: hours for part in parts for name, hours in part.hours.items()},
+    )
+
+
+def record_beats(record: Record, contract: Contract, normal: Sequence[str]) -> Beats:
+    """Make model inputs of one record's beats, through the code that the worker uses."""
+    beats = beats_of(record, record.name)
+    if contract.rr_window == "centred":
+        x, kept = _centred(record, beats, contract)
+    else:
+        x, kept, _ = prepare(beats, contract)
+    classes = record.classes
+    return Beats(
+        x,
+        classes[kept],
+        np.full(len(kept), record.name, "<U8"),
+        record.r_samples[kept],
+        _clean(record, beats, contract, np.isin(classes, list(normal)))[kept],
+        {record.name: len(record.signal) / record.fs_hz / 3600},
+    )
+
+
+def _median_rr(record: Record, beats: Sequence[Beat], contract: Contract) -> np.ndarray:
+    """Median RR of each beat by the contract's window, seconds; NaN where there is no interval."""
+    if contract.rr_window == "past":
+        return np.array([median_rr_s(b.rr_ms, contract.rr_window_s) if len(b.rr_ms) else np.nan for b in beats])
+    t = record.r_samples / record.fs_hz
+    half = contract.rr_window_s / 2
+    first, last = np.searchsorted(t, t - half), np.searchsorted(t, t + half, side="right")
+    return np.array([np.median(np.diff(t[a:b])) if b - a > 1 else np.nan for a, b in zip(first, last, strict=True)])
+
+
+def _centred(record: Record, beats: Sequence[Beat], contract: Contract) -> tuple[np.ndarray, np.ndarray]:
+    """Segments as in the published CSV files, whose median RR looks 5 s ahead; for parity only."""
+    medians = _median_rr(record, beats, contract)
+    after_s = np.array([(len(b.samples) - 1 - b.r_index) / b.fs_hz for b in beats])
+    whole = (segment_length(np.nan_to_num(medians, nan=1), contract) - 1) / contract.fs_hz <= after_s
+    kept = np.flatnonzero(np.isfinite(medians) & whole)
+    x, flat = segments([beats[number] for number in kept], medians[kept], contract)
+    return x[~flat], kept[~flat]
+
+
+def _clean(record: Record, beats: Sequence[Beat], contract: Contract, is_normal: np.ndarray) -> np.ndarray:
+    """True where every beat with its R peak inside the window is normal, bool[n]."""
+    medians = np.nan_to_num(_median_rr(record, beats, contract), nan=1)
+    end = record.r_samples + segment_length(medians, contract) / contract.fs_hz * record.fs_hz
+    last = np.searchsorted(record.r_samples, end)
+    abnormal_before = np.concatenate([[0], np.cumsum(~is_normal)])
+    return abnormal_before[last] == abnormal_before[np.arange(len(beats))]
+
+
+def split(beats: Beats, name: SplitName, normal: Sequence[str], keep_mixed_windows: bool = False, seed: int = 0) -> Split:
+    """Assign beats to training, calibration and test.
+
+    normal: classes that train. keep_mixed_windows: also train on normal beats whose window holds an abnormal one
+    (parity with the paper's data). seed: of the by-beat draw. Raises DataError for an unknown class.
+    """
+    unknown = set(normal) - set(CLASSES)
+    if unknown or not normal:
+        raise DataError(f"normal classes must be some of {', '.join(CLASSES)}; got {', '.join(sorted(unknown)) or 'none'}")
+    usable = np.isin(beats.classes, list(normal)) & (beats.clean | keep_mixed_windows)
+    if name == "inter-patient":
+        trains = np.isin(beats.records, [record for record in ELIGIBLE_DS1 if record not in CALIBRATION])
+        calibrates = np.isin(beats.records, CALIBRATION)
+        tests = np.isin(beats.records, DS2)
+        # a ward's normal rhythm has windows of every kind: calibration and test leave nothing out
+        normal_there = calibrates & np.isin(beats.classes, list(normal))
+        return Split(name, tuple(normal), *(np.flatnonzero(m) for m in (trains & usable, normal_there, tests)))
+    rng = np.random.default_rng(seed)
+    is_test = np.zeros(len(beats), bool)
+    for kind in CLASSES:  # stratified, as the published 80/20 split is
+        of_kind = rng.permutation(np.flatnonzero(beats.classes == kind))
+        is_test[of_kind[: round(0.2 * len(of_kind))]] = True
+    calibrates = ~is_test & (rng.random(len(beats)) < 0.1) & np.isin(beats.classes, list(normal))
+    return Split(name, tuple(normal), *(np.flatnonzero(m) for m in (~is_test & ~calibrates & usable, calibrates, is_test)))

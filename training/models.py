@@ -1,0 +1,127 @@
+"""The paper's networks (table 3, figure 7): TCN encoder, deconvolution decoder, and the beta-VAE around them.
+
+What the paper leaves open, decided here once:
+- Residual blocks hold two dilated causal convolutions (figure 7b, Bai et al. 2018); skip connections are summed
+  before the residual addition, and the last time step is read, as in the keras-tcn package whose argument names
+  table 3 uses. No weight normalisation: keras-tcn's default.
+- 2,048 features become 512 channels x 4 steps: six layers of stride 2 then give 256 steps, cut to 187.
+- The last layer is linear: a ReLU there would stop learning wherever it outputs zero.
+- Latent size 10: openTSNE and the neighbour search see few dimensions, and `docs/training.md` shows no gain above.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+DILATIONS = (1, 2, 4, 8, 16, 32)
+KERNEL = 4
+FILTERS = 64
+DROPOUT = 0.05
+
+
+class ResidualBlock(nn.Module):
+    """Two causal convolutions of one dilation, each with ReLU and dropout (figure 7b)."""
+
+    def __init__(self, channels: int, filters: int, dropout: float) -> None:
+        super().__init__()
+        self.first = nn.Conv1d(channels, filters, KERNEL)
+        self.second = nn.Conv1d(filters, filters, KERNEL)
+        self.match = nn.Conv1d(channels, filters, 1) if channels != filters else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, dilation: int, every: int = 1) -> tuple[Tensor, Tensor]:
+        """x: [n, channels, t] -> residual output and skip connection, both [n, filters, ceil(t / every)].
+
+        every: of the outputs, compute only each `every`-th, counted from the last.
+        """
+        offset = (x.shape[-1] - 1) % every
+        y = self._convolve(self.first, x, dilation)
+        y = self._convolve(self.second, y, dilation, offset, every)
+        return functional.relu(self.match(x[..., offset::every]) + y), y
+
+    def _convolve(self, conv: nn.Conv1d, x: Tensor, dilation: int, offset: int = 0, every: int = 1) -> Tensor:
+        padded = functional.pad(x, ((KERNEL - 1) * dilation, 0))[..., offset:]  # causal: the past only
+        return self.dropout(functional.relu(functional.conv1d(padded, conv.weight, conv.bias, every, dilation=dilation)))
+
+
+class TCN(nn.Module):
+    """Temporal convolutional network read at its last time step: [n, 1, t] -> [n, filters].
+
+    aligned: compute only what the last step depends on. A layer of dilation d feeds the last step through every d-th
+    of its steps, counted from the end; so each block runs with dilation 1 on that grid and hands on only the steps of
+    the next block's. Exact, and several times faster (`make bench`).
+    """
+
+    def __init__(self, filters: int = FILTERS, dropout: float = DROPOUT, aligned: bool = True) -> None:
+        super().__init__()
+        channels = (1,) + (filters,) * (len(DILATIONS) - 1)
+        self.blocks = nn.ModuleList(ResidualBlock(c, filters, dropout) for c in channels)
+        self.aligned = aligned
+
+    def forward(self, x: Tensor) -> Tensor:
+        skips = []
+        for number, (block, dilation) in enumerate(zip(self.blocks, DILATIONS, strict=True)):
+            if not self.aligned:
+                x, skip = block(x, dilation)
+            elif number + 1 < len(DILATIONS):
+                x, skip = block(x, 1, every=DILATIONS[number + 1] // dilation)
+            else:
+                x, skip = block(x, 1, every=x.shape[-1])
+            skips.append(skip[..., -1])
+        return torch.stack(skips).sum(dim=0)
+
+
+class Deconvolution(nn.Module):
+    """Table 3's decoder: [n, latent] -> [n, length]."""
+
+    def __init__(self, latent: int, length: int) -> None:
+        super().__init__()
+        self.length = length
+        self.dense = nn.Sequential(
+            nn.Linear(latent, 256), nn.ReLU(), nn.Linear(256, 384), nn.ReLU(), nn.Linear(384, 2048), nn.BatchNorm1d(2048), nn.ReLU()
+        )
+        layers: list[nn.Module] = []
+        channels: Sequence[int] = (512, 64, 64, 64, 32, 32, 1)
+        for here, there in zip(channels, channels[1:], strict=False):
+            layers += [nn.ConvTranspose1d(here, there, 3, stride=2, padding=1, output_padding=1), nn.ReLU()]
+        self.deconvolve = nn.Sequential(*layers[:-1])
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.deconvolve(self.dense(z).view(-1, 512, 4))[:, 0, : self.length]
+
+
+class BetaVAE(nn.Module):
+    """beta-VAE with a TCN encoder; x is [n, length]."""
+
+    def __init__(self, length: int = 187, latent: int = 10, dropout: float = DROPOUT, aligned: bool = True) -> None:
+        super().__init__()
+        self.encoder = TCN(dropout=dropout, aligned=aligned)
+        self.mean = nn.Linear(FILTERS, latent)
+        self.log_variance = nn.Linear(FILTERS, latent)
+        self.decoder = Deconvolution(latent, length)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log variance of q(z|x), both [n, latent]."""
+        h = self.encoder(x[:, None, :])
+        return self.mean(h), self.log_variance(h)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a reconstruction through a sampled z (algorithm 1), mean and log variance."""
+        mean, log_variance = self.encode(x)
+        z = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+        return self.decoder(z), mean, log_variance
+
+
+class Serving(nn.Module):
+    """What is exported: x -> latent mean and NSE (eq. 3), through the mean instead of a sample, so that a score repeats."""
+
+    def __init__(self, model: BetaVAE) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean, _ = self.model.encode(x)
+        error = x - self.model.decoder(mean)
+        return mean, (error * error).sum(dim=1) / (x * x).sum(dim=1).clamp_min(1e-12)

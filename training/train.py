@@ -1,0 +1,213 @@
+"""The training loop: parameters, epochs, checkpoints.
+
+A run that is stopped anywhere and started again ends with the same weights as one that was not: a checkpoint holds
+model and optimiser at the end of an epoch, and every epoch draws its own random numbers from (seed, epoch).
+"""
+
+import json
+import os
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from tqdm import tqdm
+
+from ecgwatch.errors import ConfigError
+from training.losses import beta_vae_loss, capacity
+from training.models import BetaVAE
+
+WATCHED = 2000  # beats that the loss printed beside the training loss is taken from
+LIBRARIES = ("torch", "numpy", "openTSNE", "wfdb", "onnx", "onnxruntime-gpu", "ecgwatch")
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Everything that decides what a run produces."""
+
+    dataset: str = "arrhythmia"
+    split: str = "inter-patient"  # or by-beat: the paper's 80/20, patients shared
+    normal: tuple[str, ...] = ("N",)  # AAMI classes that train
+    keep_mixed_windows: bool = False  # also train on normal windows that hold an abnormal beat (parity)
+    rr_window: str = "past"  # or centred: the original's median RR, which looks 5 s ahead (parity)
+    latent: int = 10  # open in the paper; see training/models.py
+    beta: float = 0.01  # eq. 1; the paper's best on this data set (table 2: .01 for four classes of five)
+    capacity: float = 25.0  # C at the end, nats (Burgess et al. 2018); open in the paper
+    epochs: int = 50  # section 4
+    batch: int = 100  # section 4
+    learning_rate: float = 1e-3  # table 3
+    seed: int = 0
+    references: int = 5000  # normal beats in the map (figure 3)
+    perplexity: float = 30.0  # section 4
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what the result depends on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+
+
+def device(wanted: str = "auto") -> torch.device:
+    """Choose CUDA where there is one, else the CPU.
+
+    Raises ConfigError when `wanted` is cuda and there is none.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: torch sees no CUDA GPU; use --device cpu")
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def open_run(folder: Path, parameters: Parameters) -> None:
+    """Make a run folder, or check that it was made with the same parameters.
+
+    Raises ConfigError naming the parameters that differ.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "parameters.json"
+    wanted = json.loads(json.dumps(asdict(parameters)))
+    if file.exists():
+        there = json.loads(file.read_text())["parameters"]
+        differing = sorted(key for key in wanted.keys() | there.keys() if wanted.get(key) != there.get(key))
+        if differing:
+            said = ", ".join(f"{key} {there.get(key)} there, {wanted.get(key)} now" for key in differing)
+            raise ConfigError(f"{folder} holds a run with other parameters ({said}); choose another --run folder")
+        return
+    write_atomically(file, json.dumps({"parameters": wanted, "versions": versions()}, indent=2))
+
+
+def fit(
+    x_train: np.ndarray,
+    x_watch: np.ndarray,
+    parameters: Parameters,
+    folder: Path,
+    on: torch.device,
+    stop_after: int | None = None,
+) -> BetaVAE:
+    """Train a beta-VAE, from the folder's checkpoint where there is one.
+
+    x_train: float32[n, length], normal beats. x_watch: normal beats that only a loss is printed of; no choice
+    depends on them. stop_after: end after so many epochs in all, as an interruption would. Returns the model in
+    evaluation mode, on the CPU.
+    """
+    seed_all(parameters.seed, 0)
+    model = BetaVAE(x_train.shape[1], parameters.latent).to(on)
+    optimizer = torch.optim.Adam(model.parameters(), lr=parameters.learning_rate, fused=True)
+    done, losses = _resume(folder, model, optimizer)
+    if done:
+        print(f"continuing {folder} after epoch {done} of {parameters.epochs}")
+    data = torch.from_numpy(x_train).to(on)
+    watch = torch.from_numpy(x_watch[:: max(1, len(x_watch) // WATCHED)]).to(on)
+    steps = len(data) // parameters.batch * parameters.epochs
+    last = parameters.epochs if stop_after is None else min(stop_after, parameters.epochs)
+    with tqdm(total=last, initial=done, unit="epoch", desc="training") as bar:
+        for epoch in range(done, last):
+            row = _epoch(model, optimizer, data, parameters, epoch, steps, bar.set_postfix)
+            row["watched_nse"] = mean_nse(model, watch)
+            losses.append({"epoch": epoch + 1, **row})
+            _save(folder, model, optimizer, losses)
+            bar.set_postfix({key: f"{value:.4g}" for key, value in row.items()})
+            bar.update()
+    return model.cpu().eval()
+
+
+def _epoch(
+    model: BetaVAE,
+    optimizer: torch.optim.Optimizer,
+    data: torch.Tensor,
+    parameters: Parameters,
+    epoch: int,
+    steps: int,
+    show: Callable[..., Any],
+) -> dict[str, float]:
+    """One pass over the data; a last incomplete batch is left out (batch normalisation wants full ones)."""
+    seed_all(parameters.seed, epoch + 1)
+    model.train()
+    sums = torch.zeros(3)
+    c = 0.0
+    batches = len(data) // parameters.batch
+    order = torch.randperm(len(data), device="cpu").to(data.device)
+    for number, rows in enumerate(_batches(order, parameters.batch, batches)):
+        c = capacity(epoch * batches + number, steps, parameters.capacity)
+        x = data[rows]
+        losses = beta_vae_loss(x, *model(x), beta=parameters.beta, capacity=c)
+        optimizer.zero_grad()
+        losses.total.backward()
+        optimizer.step()
+        sums += torch.stack([part.detach() for part in losses]).cpu()
+        if number % 20 == 0:
+            show({"step": f"{number}/{batches}", "loss": f"{losses.total.item():.4g}"})
+    total, reconstruction, kl = (sums / batches).tolist()
+    return {"total": total, "reconstruction": reconstruction, "kl": kl, "capacity": c}
+
+
+def _batches(order: torch.Tensor, size: int, count: int) -> Iterator[torch.Tensor]:
+    for number in range(count):
+        yield order[number * size : (number + 1) * size]
+
+
+@torch.no_grad()
+def mean_nse(model: BetaVAE, x: torch.Tensor) -> float:
+    """Return the mean NSE (eq. 3) of reconstructions through the latent mean."""
+    model.eval()
+    errors = []
+    for part in x.split(1000):
+        y = model.decoder(model.encode(part)[0])
+        errors.append(((part - y) ** 2).sum(1) / (part**2).sum(1))
+    return float(torch.cat(errors).mean())
+
+
+def seed_all(seed: int, epoch: int) -> None:
+    """Make the draws of an epoch depend on nothing but (seed, epoch)."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
+
+
+def _save(folder: Path, model: BetaVAE, optimizer: torch.optim.Optimizer, losses: list[dict[str, float]]) -> None:
+    """Write the checkpoint; it replaces the last one only when it is whole."""
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"adam.{number}.{name}": torch.as_tensor(value) for name, value in state.items()}
+    partial = folder / "checkpoint.part"
+    save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, partial, {"losses": json.dumps(losses)})
+    os.replace(partial, folder / "checkpoint.safetensors")
+    write_atomically(folder / "losses.csv", _csv(losses))
+
+
+def _resume(folder: Path, model: BetaVAE, optimizer: torch.optim.Optimizer) -> tuple[int, list[dict[str, float]]]:
+    """Load the checkpoint; return how many epochs are done, and their losses."""
+    file = folder / "checkpoint.safetensors"
+    if not file.exists():
+        return 0, []
+    tensors = load_file(file)
+    model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("adam."):
+            _, number, key = name.split(".")
+            state.setdefault(int(number), {})[key] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    losses = checkpoint_losses(file)
+    return len(losses), losses
+
+
+def checkpoint_losses(file: Path) -> list[dict[str, float]]:
+    """Return the losses of each epoch that a checkpoint has seen."""
+    from safetensors import safe_open
+
+    with safe_open(file, "pt") as opened:
+        return json.loads(opened.metadata()["losses"])
+
+
+def _csv(rows: list[dict[str, float]]) -> str:
+    lines = [",".join(rows[0])] + [",".join(f"{value:.6g}" for value in row.values()) for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old one or the new one, never a part."""
+    partial = file.with_suffix(file.suffix + ".part")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, file)
