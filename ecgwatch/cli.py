@@ -1,0 +1,288 @@
+"""The command line: parses, prints, exits, nothing else.
+
+Each command imports what it needs when it runs, so that `ecgwatch --help` is quick and `ecgwatch worker` loads no
+training code.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+from ecgwatch import config
+from ecgwatch.errors import ConfigError, EcgwatchError
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+_EPILOG = """\
+exit codes:
+  0 done, or stopped as asked   2 wrong command line   65 damaged bundle      66 missing files
+  69 no broker or topic        70 a batch failed       75 stuck               77 access refused
+  78 wrong setting            130 interrupted
+
+Start with `ecgwatch demo`: it needs no Kafka and no files. ecgwatch is no medical device.
+"""
+
+
+def entry() -> None:
+    """Run the command line of this process and exit."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command and return its exit code; errors that a user can cure are one line on stderr."""
+    args = _parser(with_training=argv[:1] == ["train"]).parse_args(argv)
+    try:
+        settings = config.load(args.config)
+        return args.command(args, settings)
+    except EcgwatchError as error:
+        print(f"ecgwatch: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # `ecgwatch alerts | head`: whoever reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _worker(args: argparse.Namespace, settings: config.Settings) -> int:
+    from ecgwatch import worker
+
+    return worker.run(settings)
+
+
+def _check(args: argparse.Namespace, settings: config.Settings) -> int:
+    from ecgwatch import check
+
+    print(check.check(settings))
+    return 0
+
+
+def _demo(args: argparse.Namespace, settings: config.Settings) -> int:
+    from ecgwatch import demo
+
+    return demo.run(settings, records=args.records, speed=args.speed, seconds=args.seconds, plain=args.plain)
+
+
+def _train(args: argparse.Namespace, settings: config.Settings) -> int:
+    if missing := [name for name in ("torch", "wfdb", "openTSNE", "onnx") if find_spec(name) is None]:
+        raise ConfigError(f"training needs {', '.join(missing)}: pip install 'ecgwatch[train]'")
+    from training import cli as training_cli
+
+    return training_cli.run(args, settings)
+
+
+def _score(args: argparse.Namespace, settings: config.Settings) -> int:
+    from ecgwatch import score
+
+    score.score_records(settings, args.records, lead=args.lead, form=args.format, out=sys.stdout)
+    return 0
+
+
+def _replay(args: argparse.Namespace, settings: config.Settings) -> int:
+    from ecgwatch import clients
+
+    return clients.replay(settings, args.record, speed=args.speed, patient=args.patient, lead=args.lead)
+
+
+def _alerts(args: argparse.Namespace, settings: config.Settings) -> int:
+    from ecgwatch import clients
+
+    return clients.follow(settings, form=args.format, from_beginning=args.from_beginning)
+
+
+def _bundle_show(args: argparse.Namespace, settings: config.Settings) -> int:
+    from ecgwatch import bundle
+
+    print(bundle.describe(bundle.load(args.bundle or settings.model.bundle)))
+    return 0
+
+
+def _bundle_verify(args: argparse.Namespace, settings: config.Settings) -> int:
+    from ecgwatch import bundle
+
+    loaded = bundle.load(args.bundle or settings.model.bundle)
+    print(f"{args.bundle or settings.model.bundle}: whole, every hash matches; model {loaded.sha256}")
+    return 0
+
+
+def _schemas(args: argparse.Namespace, settings: config.Settings) -> int:
+    from ecgwatch import messages
+
+    for name, schema in messages.json_schemas().items():
+        text = json.dumps(schema, indent=2) + "\n"
+        if args.directory is None:
+            print(text, end="")
+        else:
+            args.directory.mkdir(parents=True, exist_ok=True)
+            (args.directory / f"{name}.schema.json").write_text(text)
+    return 0
+
+
+def _parser(with_training: bool) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ecgwatch",
+        description="Watch electrocardiograms: score each heartbeat that arrives on Kafka, publish alerts.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"ecgwatch {version('ecgwatch')}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_service(commands)
+    _add_clients(commands)
+    _add_models(commands, with_training)
+    return parser
+
+
+def _add_service(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    _command(
+        commands,
+        "worker",
+        _worker,
+        "score beats from Kafka and publish alerts, until SIGTERM or Ctrl-C",
+        """
+        ecgwatch worker -c config.toml
+        ECGWATCH_KAFKA_BROKERS=kafka-1:9092,kafka-2:9092 ecgwatch worker
+        """,
+    )
+    _command(
+        commands,
+        "check",
+        _check,
+        "tell from outside whether the group's workers make progress; 0 is healthy",
+        """
+        ecgwatch check -c config.toml
+        ecgwatch check -c config.toml || systemctl restart ecgwatch
+        """,
+    )
+    demo = _command(
+        commands,
+        "demo",
+        _demo,
+        "show it all at work in this terminal: broker, patients, worker, alerts; no Kafka needed",
+        """
+        ecgwatch demo
+        ecgwatch demo --speed 1 --records 233 105
+        """,
+    )
+    demo.add_argument("--records", nargs="+", metavar="RECORD", help="play these of the shipped excerpts; default: all")
+    demo.add_argument("--speed", type=_positive, default=4.0, metavar="X", help="times real time; default %(default)g")
+    demo.add_argument("--seconds", type=_positive, metavar="N", help="end after N seconds; default: with the excerpts")
+    demo.add_argument("--plain", action="store_true", help="print lines instead of the live view; so does a pipe")
+
+
+def _add_clients(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    replay = _command(
+        commands,
+        "replay",
+        _replay,
+        "publish the beats of a WFDB record with their true timing",
+        """
+        ecgwatch replay mitdb/233                       (mitdb/233.hea, .dat and .atr)
+        ecgwatch replay mitdb/233 --speed 10 --patient ward-3-bed-2
+        """,
+    )
+    replay.add_argument("record", type=Path, metavar="RECORD", help="path of a WFDB record, without suffix")
+    replay.add_argument(
+        "--speed", type=_positive, default=1.0, metavar="X", help="times real time; default %(default)g"
+    )
+    replay.add_argument("--patient", metavar="NAME", help="the patient's pseudonym; default: the record's name")
+    replay.add_argument("--lead", metavar="LEAD", help="default: MLII where there is one, else the first")
+    alerts = _command(
+        commands,
+        "alerts",
+        _alerts,
+        "follow the alert topic; repeats are dropped",
+        """
+        ecgwatch alerts -c config.toml
+        ecgwatch alerts --format jsonl --from-beginning | jq .reason
+        """,
+    )
+    alerts.add_argument("--format", choices=("table", "jsonl"), default="table", help="default: %(default)s")
+    alerts.add_argument("--from-beginning", action="store_true", help="also show the alerts that the topic still holds")
+
+
+def _add_models(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", with_training: bool) -> None:
+    score = _command(
+        commands,
+        "score",
+        _score,
+        "score WFDB records at their annotated R peaks, one line a beat, without Kafka",
+        """
+        ecgwatch score mitdb/100 mitdb/233 > scores.jsonl
+        ecgwatch score mitdb/233 --format csv
+        """,
+    )
+    score.add_argument("records", nargs="+", type=Path, metavar="RECORD", help="paths of WFDB records, without suffix")
+    score.add_argument("--format", choices=("jsonl", "csv"), default="jsonl", help="default: %(default)s")
+    score.add_argument("--lead", metavar="LEAD", help="default: MLII where there is one, else the first")
+    train = _command(
+        commands,
+        "train",
+        _train,
+        "train a model and write its bundle (needs ecgwatch[train])",
+        """
+        ecgwatch train --dataset arrhythmia
+        ECGWATCH_DATA_DIRECTORY=/srv/data ecgwatch train --dataset arrhythmia --split by-beat
+        """,
+    )
+    if with_training:  # the worker's process loads nothing of `training`
+        from training import cli as training_cli
+
+        training_cli.add_arguments(train)
+    actions = commands.add_parser("bundle", help="look at a model bundle: show, verify").add_subparsers(
+        title="commands", required=True, metavar="COMMAND"
+    )
+    for name, function, summary in (
+        ("show", _bundle_show, "print what a bundle takes, how it was made, and its figures"),
+        ("verify", _bundle_verify, "check every file of a bundle against its hash; 0 is whole"),
+    ):
+        action = _command(actions, name, function, summary, f"ecgwatch bundle {name}\necgwatch bundle {name} mine.zip")
+        action.add_argument(
+            "bundle", nargs="?", metavar="BUNDLE", help="'default', a folder or a .zip; default: the settings'"
+        )
+    schemas = _command(
+        commands,
+        "schemas",
+        _schemas,
+        "print the JSON Schemas of the topics",
+        "ecgwatch schemas\necgwatch schemas --directory docs/schemas",
+    )
+    schemas.add_argument("--directory", type=Path, metavar="DIR", help="write one file per topic instead")
+
+
+def _command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    function: Callable[[argparse.Namespace, config.Settings], int],
+    summary: str,
+    examples: str,
+) -> argparse.ArgumentParser:
+    lines = [line.strip() for line in examples.strip().splitlines()]
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog="examples:\n" + "\n".join(f"  {line}" for line in lines),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "-c",
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="settings (TOML); default: the built-in ones. The environment overrides each key: ECGWATCH_KAFKA_BROKERS, ...",
+    )
+    parser.set_defaults(command=function)
+    return parser
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+    return value
