@@ -275,7 +275,7 @@ def _command(
         "--config",
         type=Path,
         metavar="FILE",
-        help="settings (TOML); default: the built-in ones. The environment overrides each key: ECGWATCH_KAFKA_BROKERS, ...",
+        help="settings (TOML); default: the built-in ones. The environment overrides each key: ECGWATCH_<SECTION>_<KEY>",
     )
     parser.set_defaults(command=function)
     return parser
