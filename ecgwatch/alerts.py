@@ -1,0 +1,36 @@
+"""Alert rules: which scored beat is an alert, and why; pure."""
+
+from ecgwatch.bundle import Bundle
+from ecgwatch.messages import VERSION, Alert, Beat
+
+
+def alert(beat: Beat, nse: float, distance: float, score: float, threshold: float, bundle: Bundle) -> Alert | None:
+    """Return the alert for a beat whose score is above the threshold, else None."""
+    if score <= threshold:
+        return None
+    return Alert(
+        version=VERSION,
+        id=beat.id,
+        patient=beat.patient,
+        lead=beat.lead,
+        r_time_ms=beat.r_time_ms,
+        score=score,
+        threshold=threshold,
+        nse=nse,
+        distance=distance,
+        reason=reason(nse, distance, bundle),
+        model=bundle.sha256,
+    )
+
+
+def reason(nse: float, distance: float, bundle: Bundle) -> str:
+    """Say which term is beyond what 99 of 100 held-out normal beats show, with both numbers."""
+    limits = bundle.manifest
+    parts = []
+    if distance > limits.distance.limit:
+        parts.append(f"map distance {distance:.2f} (99 % of normal beats: up to {limits.distance.limit:.2f})")
+    if nse > limits.nse.limit:
+        parts.append(f"reconstruction error {nse:.3f} (99 % of normal beats: up to {limits.nse.limit:.3f})")
+    return "; ".join(parts) or (
+        f"map distance {distance:.2f} and reconstruction error {nse:.3f} together, each within 99 % of normal beats"
+    )

@@ -1,0 +1,155 @@
+"""The reference map: how far one new beat lies from the normal beats of a frozen t-SNE map (eq. 4), for one beat alone.
+
+The paper embeds test beats together with the training beats (algorithm 1). A daemon sees one beat, and the usual way to
+add a point to a finished map (openTSNE's `transform`) draws every outlier into its nearest cluster: the affinities of a
+point are normalised to 1 however far its neighbours are. The repair used here, in the notation of appendix C:
+
+1. Affinity mass. As in t-SNE, the precision b of a new beat x is the one at which its affinities to the references have
+   the perplexity n. At this precision it also meets v virtual peers, which stand at the distances at which a reference
+   beat typically has its 1st, ... v-th neighbour (medians d_1 ... d_v):
+       p_j ~ exp(-b |x - x_j|^2) over references,   p_u ~ exp(-b d_u^2) over peers,   sum of all p = 1.
+   The references' share m = sum_j p_j is near 1 for a beat as close to normal beats as they are to each other, and
+   goes to 0 for an outlier. It is the mass that t-SNE's normalisation per point throws away.
+2. Position. In the frozen map the point is attracted with m * w and repelled with the sum of w^2 / (N Zbar), where
+   w = 1 / (1 + r^2) and Zbar is the mean over references of sum_j 1 / (1 + |y_i - y_j|^2). Seen from the distance r, its n
+   neighbours are one place; both forces balance where w = m Zbar / n, that is, where
+       1 + r^2 = n / (m Zbar).
+3. D. The beat is drawn outward from its neighbours, from the middle of the map, at the first place whose nearest
+   reference is r away. So D (eq. 4, k = 1) of the drawn position is r, and r needs no drawing.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+NEIGHBOURS_PER_PERPLEXITY = 3  # openTSNE's and Barnes-Hut t-SNE's truncation: beyond it affinities vanish
+PEERS = 10
+MIN_MASS = 1e-6  # an outlier beyond it is drawn no farther: over ten times the map's width
+ROWS_AT_ONCE = 32  # so that the distances of a part of the batch stay in the processor's cache
+_NEWTON_STEPS = 7
+
+
+@dataclass(frozen=True)
+class ReferenceMap:
+    """A frozen t-SNE map of normal beats.
+
+    latents: float32[n, d] latent means; positions: float32[n, 2], their places in the map; peer_distances: float32[v],
+    typical distances of a reference to its 1st, ... v-th neighbour; perplexity; mean_z: Zbar above.
+    """
+
+    latents: np.ndarray
+    positions: np.ndarray
+    peer_distances: np.ndarray
+    perplexity: float
+    mean_z: float
+
+    @cached_property
+    def centre(self) -> np.ndarray:
+        """Mean latent; subtracted before squaring, which keeps float32 precise."""
+        return self.latents.mean(axis=0)
+
+    @cached_property
+    def _search(self) -> np.ndarray:
+        """float32[d + 1, n], laid out once: one product with (x, 1) gives |x - x_j|^2 - |x|^2."""
+        centred = self.latents - self.centre
+        return np.ascontiguousarray(np.vstack([-2 * centred.T, (centred**2).sum(axis=1)]))
+
+    @property
+    def neighbours(self) -> int:
+        """How many references have a part in a beat's affinities."""
+        return min(len(self.latents), round(NEIGHBOURS_PER_PERPLEXITY * self.perplexity))
+
+    def nearest(self, latents: np.ndarray, count: int) -> np.ndarray:
+        """Return squared distances to the `count` nearest references, in no order, float32[m, count]."""
+        centred = latents - self.centre
+        rows = np.concatenate([centred, np.ones((len(latents), 1), np.float32)], axis=1)
+        nearest = np.empty((len(latents), count), np.float32)
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            part = rows[start : start + ROWS_AT_ONCE] @ self._search
+            part.partition(count - 1, axis=1)
+            nearest[start : start + ROWS_AT_ONCE] = part[:, :count]
+        nearest += (centred**2).sum(axis=1, keepdims=True)
+        return np.maximum(nearest, 0, out=nearest)
+
+    def affinity_mass(self, latents: np.ndarray) -> np.ndarray:
+        """Return the share m of each beat's affinity that falls on references, float64[m] in (0, 1]."""
+        squared = self.nearest(latents, self.neighbours)
+        return mass_against_peers(squared, self.peer_distances**2, self.perplexity)
+
+    def distance(self, latents: np.ndarray) -> np.ndarray:
+        """Return D (eq. 4, k = 1): the distance in the map to the nearest normal beat, float64[m], for latents float32[m, d]."""
+        return radius(self.affinity_mass(latents), self.perplexity, self.mean_z)
+
+    def place(self, latents: np.ndarray) -> np.ndarray:
+        """Return where the beats are drawn, float64[m, 2]: outward from their nearest reference, `distance` from any."""
+        middle = self.positions.mean(axis=0)
+        centred = latents - self.centre
+        rows = np.concatenate([centred, np.ones((len(latents), 1), np.float32)], axis=1)
+        starts = [int((row @ self._search).argmin()) for row in rows]
+        radii = self.distance(latents)
+        places = [outward(self.positions, middle, start, r) for start, r in zip(starts, radii, strict=True)]
+        return np.array(places).reshape(-1, 2)
+
+
+def mass_against_peers(squared: np.ndarray, squared_peers: np.ndarray, perplexity: float) -> np.ndarray:
+    """Return the affinity mass of references against virtual peers, float64[m].
+
+    squared: [m, k] squared distances to the nearest references, k > perplexity; squared_peers: [v]. The precision b is
+    found by Newton's method on log b, a fixed number of steps: a beat's result depends on nothing but the beat.
+    """
+    nearest = squared.min(axis=1, keepdims=True)
+    beyond = (squared - nearest).astype(np.float64)
+    log_b = -np.log(beyond.mean(axis=1) + 1e-30)
+    for _ in range(_NEWTON_STEPS):
+        scaled = np.exp(log_b)[:, None] * beyond
+        weights = np.exp(-scaled)
+        total = weights.sum(axis=1)
+        weights *= scaled
+        mean = weights.sum(axis=1) / total
+        variance = np.einsum("ij,ij->i", weights, scaled) / total - mean**2
+        entropy = np.log(total) + mean
+        log_b += np.clip((entropy - np.log(perplexity)) / np.maximum(variance, 1e-9), -1, 1)
+    b = np.exp(log_b)[:, None]
+    references = np.exp(-b * beyond).sum(axis=1)
+    # relative to the nearest reference, as `beyond` is; the exponent is bounded where the mass is at its floor anyway
+    peers = np.exp(np.minimum(b * (nearest - squared_peers), 50)).sum(axis=1)
+    return np.maximum(references / (references + peers), MIN_MASS)
+
+
+def radius(mass: np.ndarray, perplexity: float, mean_z: float) -> np.ndarray:
+    """Return the distance from its neighbours at which attraction and repulsion balance, float64[m]."""
+    return np.sqrt(np.maximum(perplexity / (mass * mean_z) - 1, 0))
+
+
+def mean_z(positions: np.ndarray) -> float:
+    """Return Zbar: the mean over points of sum_j 1 / (1 + |y_i - y_j|^2), j != i."""
+    total = 0.0
+    for part in np.array_split(positions.astype(np.float64), max(1, len(positions) // 500)):
+        squared = ((part[:, None, :] - positions[None, :, :]) ** 2).sum(axis=2)
+        total += float((1 / (1 + squared)).sum()) - len(part)
+    return total / len(positions)
+
+
+def outward(positions: np.ndarray, middle: np.ndarray, start: int, r: float) -> np.ndarray:
+    """Return the first place, going outward from a reference, whose nearest reference is r away, float64[2].
+
+    positions: [n, 2]; middle: [2], where outward begins; start: index of the reference to start from.
+    """
+    origin = positions[start].astype(np.float64)
+    direction = origin - middle
+    length = np.hypot(*direction)
+    direction = direction / length if length > 0 else np.array([1.0, 0.0])
+    relative = positions - origin
+    along = relative @ direction
+    off_squared = np.maximum((relative**2).sum(axis=1) - along**2, 0)
+    covers = off_squared < r * r  # each reference closer than r to the ray covers a stretch of it
+    half = np.sqrt(r * r - off_squared[covers])
+    begin, end = along[covers] - half, along[covers] + half
+    order = np.argsort(begin)
+    reached = 0.0
+    for low, high in zip(begin[order], end[order], strict=True):
+        if low > reached:
+            break
+        reached = max(reached, high)
+    return origin + reached * direction

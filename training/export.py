@@ -1,0 +1,48 @@
+"""torch -> ONNX, with a check that both say the same of real beats."""
+
+import io
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+
+from ecgwatch.errors import BundleError
+from training.models import BetaVAE, Serving
+
+TOLERANCE = 1e-4
+PARITY_BEATS = 1000
+
+
+def to_onnx(model: BetaVAE, length: int) -> bytes:
+    """Export x float32[n, length] -> mean float32[n, latent], nse float32[n] as one graph, n free."""
+    buffer = io.BytesIO()
+    batch = torch.export.Dim("batch")
+    program = torch.onnx.export(
+        Serving(model).eval(),
+        (torch.rand(3, length),),
+        input_names=["x"],
+        output_names=["mean", "nse"],
+        dynamic_shapes={"x": {0: batch}},
+        dynamo=True,
+        verbose=False,
+    )
+    program.save(buffer)
+    onnx.checker.check_model(onnx.load_from_string(buffer.getvalue()))
+    return buffer.getvalue()
+
+
+def check_parity(model: BetaVAE, exported: bytes, x: np.ndarray) -> float:
+    """Return the largest difference between torch and onnxruntime on real beats, float32[n, length].
+
+    Raises BundleError where it is above 1e-4.
+    """
+    with torch.no_grad():
+        expected = [part.numpy() for part in Serving(model).eval()(torch.from_numpy(x))]
+    session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
+    difference = max(
+        float(np.abs(there - here).max()) for there, here in zip(session.run(None, {"x": x}), expected, strict=True)
+    )
+    if not difference <= TOLERANCE:
+        raise BundleError(f"torch and onnxruntime differ by {difference:.2g} on {len(x)} beats; at most {TOLERANCE:g} is accepted")
+    return difference

@@ -1,0 +1,47 @@
+"""Latent means of normal training beats -> the frozen t-SNE map that the worker reads."""
+
+import numpy as np
+from openTSNE import TSNE
+
+from ecgwatch.tsne_map import PEERS, ReferenceMap, mean_z
+
+
+def choose(groups: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Choose beats for the map, the same number from each group as far as it has them; positions int[<=count].
+
+    groups: [n], the record of each beat: a patient with many beats does not crowd out one with few.
+    """
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(groups))
+    turn = np.empty(len(groups), int)
+    for group in np.unique(groups):
+        rows = order[groups[order] == group]
+        turn[rows] = np.arange(len(rows))
+    return np.sort(order[np.argsort(turn[order], kind="stable")][:count])
+
+
+def fit(latents: np.ndarray, perplexity: float, seed: int) -> ReferenceMap:
+    """Embed latents float32[n, d] with t-SNE, the paper's settings (section 4).
+
+    Learning rate 200, 1,000 iterations in all (250 of them with early exaggeration, van der Maaten's default).
+    """
+    embedding = TSNE(
+        perplexity=perplexity,
+        learning_rate=200,
+        early_exaggeration_iter=250,
+        n_iter=750,
+        random_state=seed,
+        n_jobs=1,  # the sum over threads is not repeatable
+        negative_gradient_method="fft",
+        verbose=False,
+    ).fit(latents.astype(np.float64))
+    positions = np.asarray(embedding, np.float32)
+    return ReferenceMap(latents, positions, peer_distances(latents), perplexity, mean_z(positions))
+
+
+def peer_distances(latents: np.ndarray) -> np.ndarray:
+    """Return the median distance of a reference to its 1st, ... PEERS-th neighbour, float32[PEERS]."""
+    bare = ReferenceMap(latents, np.zeros((len(latents), 2), np.float32), np.ones(1, np.float32), 30.0, 1.0)
+    # the beat itself, at distance 0, is among them: one more, and the first left out
+    nearest = np.sort(bare.nearest(latents, PEERS + 1), axis=1)[:, 1:]
+    return np.sqrt(np.median(nearest, axis=0)).astype(np.float32)
