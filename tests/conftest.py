@@ -15,6 +15,15 @@ def allowed_skips() -> set[str]:
     return {line for line in lines if line}
 
 
+@pytest.fixture(scope="session")
+def mitdb() -> Path:
+    """Return the folder of the MIT-BIH records; tests that take it are marked `data`."""
+    folder = Path(os.environ.get("ECGWATCH_DATA_DIRECTORY", "data")) / "mitdb"
+    if not folder.is_dir():
+        pytest.skip(f"no MIT-BIH records in {folder}: set ECGWATCH_DATA_DIRECTORY to the folder that holds mitdb/")
+    return folder
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
