@@ -119,15 +119,20 @@ def _clean(record: Record, beats: Sequence[Beat], contract: Contract, is_normal:
     return abnormal_before[last] == abnormal_before[np.arange(len(beats))]
 
 
+def check_normal(normal: Sequence[str]) -> None:
+    """Raise DataError where `normal` is empty or names a class that is none."""
+    unknown = set(normal) - set(CLASSES)
+    if unknown or not normal:
+        raise DataError(f"normal classes must be some of {', '.join(CLASSES)}; got {', '.join(sorted(unknown)) or 'none'}")
+
+
 def split(beats: Beats, name: SplitName, normal: Sequence[str], keep_mixed_windows: bool = False, seed: int = 0) -> Split:
     """Assign beats to training, calibration and test.
 
     normal: classes that train. keep_mixed_windows: also train on normal beats whose window holds an abnormal one
     (parity with the paper's data). seed: of the by-beat draw. Raises DataError for an unknown class.
     """
-    unknown = set(normal) - set(CLASSES)
-    if unknown or not normal:
-        raise DataError(f"normal classes must be some of {', '.join(CLASSES)}; got {', '.join(sorted(unknown)) or 'none'}")
+    check_normal(normal)
     usable = np.isin(beats.classes, list(normal)) & (beats.clean | keep_mixed_windows)
     if name == "inter-patient":
         trains = np.isin(beats.records, [record for record in ELIGIBLE_DS1 if record not in CALIBRATION])
