@@ -22,7 +22,7 @@ def write(file, values) -> None:
 @pytest.fixture
 def folder(tmp_path):
     write(tmp_path / csv.TRAIN, rows([0] * 200 + [1, 2, 3, 4]))
-    write(tmp_path / csv.TEST, rows([0, 0, 4], seed=1))
+    write(tmp_path / csv.TEST, rows([0] * 100 + [4], seed=1))
     return tmp_path
 
 
@@ -98,7 +98,7 @@ class TestSplit:
     def test_the_test_file_alone_is_tested(self, folder):
         beats = csv.load(folder)
         parts = csv.split(beats, ["N"])
-        assert beats.records[parts.test].tolist() == ["mitbih_test"] * 3
+        assert beats.records[parts.test].tolist() == ["mitbih_test"] * 101
         assert set(beats.records[np.r_[parts.train, parts.calibration]]) == {"mitbih_train"}
 
     def test_training_and_calibration_are_normal_and_share_nothing(self, folder):
@@ -120,7 +120,7 @@ class TestSplit:
 
     def test_a_beat_is_known_by_its_file_and_line(self, folder):
         beats = csv.load(folder)
-        assert (beats.records[-1], beats.samples[-1]) == ("mitbih_test", 3)
+        assert (beats.records[-1], beats.samples[-1]) == ("mitbih_test", 101)
 
 
 def test_hours_follow_from_the_unpadded_lengths():

@@ -41,7 +41,7 @@ def read(file: Path) -> tuple[np.ndarray, np.ndarray]:
     if values.shape[1] != LENGTH + 1:
         raise DataError(f"{file}:1: {values.shape[1]} numbers; a line is {LENGTH} values and a label")
     x, labels = values[:, :LENGTH], values[:, LENGTH]
-    _refuse(file, (~((x >= 0) & (x <= 1))).any(axis=1), "a value is outside [0, 1]")
+    _refuse(file, np.any(~((x >= 0) & (x <= 1)), axis=1), "a value is outside [0, 1]")
     _refuse(file, ~np.isin(labels, np.arange(len(CLASSES))), "the label is not one of 0, 1, 2, 3, 4")
     _refuse(file, (x == 0).all(axis=1), "the segment is empty: all its values are 0")
     counts = tuple(np.bincount(labels.astype(int), minlength=len(CLASSES)).tolist())
