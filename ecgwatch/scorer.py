@@ -4,6 +4,7 @@
     scores = scorer.Scorer(bundle.load("default")).score(x)     # x: float32[n, 187]; scores.score: float64[n]
 """
 
+import ctypes.util
 from typing import NamedTuple
 
 import numpy as np
@@ -96,7 +97,7 @@ def _session(model: bytes, provider: str, threads: int) -> onnxruntime.Inference
     options.log_severity_level = 4  # its two lines about a missing GPU; we say which provider is used ourselves
     wanted = [_CPU] if provider == "cpu" else [_CUDA, _CPU]
     try:
-        if _CUDA in wanted and hasattr(onnxruntime, "preload_dlls"):
+        if _CUDA in wanted and ctypes.util.find_library("cuda"):  # without a driver it would only print complaints
             onnxruntime.preload_dlls()
         available = [name for name in wanted if name in onnxruntime.get_available_providers()]
         return onnxruntime.InferenceSession(model, options, providers=available)

@@ -8,7 +8,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,29 +21,10 @@ from tqdm import tqdm
 from ecgwatch.errors import ConfigError
 from training.losses import beta_vae_loss, capacity
 from training.models import BetaVAE
+from training.parameters import Parameters
 
 WATCHED = 2000  # beats that the loss printed beside the training loss is taken from
 LIBRARIES = ("torch", "numpy", "openTSNE", "wfdb", "onnx", "onnxruntime-gpu", "ecgwatch")
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """Everything that decides what a run produces."""
-
-    dataset: str = "arrhythmia"
-    split: str = "inter-patient"  # or by-beat: the paper's 80/20, patients shared
-    normal: tuple[str, ...] = ("N",)  # AAMI classes that train
-    keep_mixed_windows: bool = False  # also train on normal windows that hold an abnormal beat (parity)
-    rr_window: str = "past"  # or centred: the original's median RR, which looks 5 s ahead (parity)
-    latent: int = 10  # open in the paper; see training/models.py
-    beta: float = 0.01  # eq. 1; the paper's best on this data set (table 2: .01 for four classes of five)
-    capacity: float = 25.0  # C at the end, nats (Burgess et al. 2018); open in the paper
-    epochs: int = 50  # section 4
-    batch: int = 100  # section 4
-    learning_rate: float = 1e-3  # table 3
-    seed: int = 0
-    references: int = 5000  # normal beats in the map (figure 3)
-    perplexity: float = 30.0  # section 4
 
 
 def versions() -> dict[str, str]:

@@ -1,0 +1,27 @@
+"""Scaling of both terms and alert thresholds, from held-out normal beats alone; no anomaly label is used."""
+
+import numpy as np
+
+from ecgwatch.bundle import Scale, Threshold
+from ecgwatch.scorer import scaled
+
+ALPHA = 0.5  # both terms scaled alike count alike: the one choice that needs no anomalies
+RATES_PER_HOUR = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0)
+
+
+def scale(values: np.ndarray) -> Scale:
+    """Return the quantiles of a term on normal beats, float[n], that map it to 0 (median) and 1 (95 %)."""
+    median, upper, limit = np.quantile(values, (0.5, 0.95, 0.99))
+    return Scale(float(median), float(upper), float(limit))
+
+
+def thresholds(nse: np.ndarray, distance: np.ndarray, scales: tuple[Scale, Scale], hours: float) -> tuple[Threshold, ...]:
+    """Return the score that held-out normal beats exceed at each rate.
+
+    nse, distance: float[n]; scales: theirs; hours: of normal rhythm that the beats cover. A rate that the beats are too
+    few for (less than one alert in all) is left out.
+    """
+    scores = np.sort(ALPHA * scaled(nse, scales[0]) + (1 - ALPHA) * scaled(distance, scales[1]))[::-1]
+    counts = {rate: round(rate * hours) for rate in RATES_PER_HOUR}
+    # strictly above: with the threshold at the (n + 1)-th highest score, n beats are alerts
+    return tuple(Threshold(rate, float(scores[n])) for rate, n in counts.items() if 1 <= n < len(scores))

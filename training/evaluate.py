@@ -1,0 +1,126 @@
+"""Figures of a bundle on test beats, through the worker's own scoring code."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from ecgwatch.bundle import Bundle
+from ecgwatch.scorer import Scorer
+from training.datasets.arrhythmia import CLASSES, PACED, Beats, Split
+
+FIRST_MINUTES_S = 300  # EC57 leaves the first five minutes out
+FS_HZ = 360
+SICK_SINUS = "232"  # holds most of DS2's class S; its typical beat is abnormal (patients.md): with and without it
+TERMS = ("nse", "distance", "score")
+_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a bundle says of test beats; all arrays are [n]."""
+
+    nse: np.ndarray
+    distance: np.ndarray
+    score: np.ndarray
+    classes: np.ndarray
+    records: np.ndarray
+    samples: np.ndarray
+    normal: np.ndarray
+
+    def where(self, mask: np.ndarray) -> "Predictions":
+        """Return those beats for which mask is true."""
+        return Predictions(*(getattr(self, name)[mask] for name in self.__dataclass_fields__))
+
+    def save(self, file: Path) -> None:
+        """Write the arrays as .npz."""
+        np.savez_compressed(file, **{name: getattr(self, name) for name in self.__dataclass_fields__})
+
+
+def load_predictions(file: Path) -> Predictions:
+    """Read what `Predictions.save` wrote."""
+    with np.load(file, allow_pickle=False) as arrays:
+        return Predictions(**arrays)
+
+
+def predict(bundle: Bundle, beats: Beats, rows: np.ndarray, normal: tuple[str, ...]) -> Predictions:
+    """Score beats as the worker does, on the CPU."""
+    scorer = Scorer(bundle, provider="cpu", threads=0)
+    parts = [scorer.score(beats.x[rows[start : start + _BATCH]]) for start in range(0, len(rows), _BATCH)]
+    classes = beats.classes[rows]
+    return Predictions(
+        *(np.concatenate([getattr(part, term) for part in parts]) for term in TERMS),
+        classes=classes,
+        records=beats.records[rows],
+        samples=beats.samples[rows],
+        normal=np.isin(classes, list(normal)),
+    )
+
+
+def figures(predictions: Predictions, split: Split, bundle: Bundle, hours: dict[str, float]) -> dict[str, Any]:
+    """Return AUROC of each term over several groups of beats, and the realised alert rates, as plain numbers."""
+    if split.name == "inter-patient":
+        shown = predictions.where(predictions.samples > FIRST_MINUTES_S * FS_HZ)
+        without = shown.where(shown.records != SICK_SINUS)
+        groups = {"all": shown, "without record 232": without}
+    else:
+        without = predictions.where(~np.isin(predictions.records, PACED))
+        groups = {"all": predictions, "without paced records": without}
+    result: dict[str, Any] = {"auroc": {name: auroc(group) for name, group in groups.items()}}
+    for kind in CLASSES:
+        if kind not in split.normal and (without.classes == kind).any():
+            name = f"{kind} against normal, {list(groups)[1]}"
+            result["auroc"][name] = auroc(without.where(without.normal | (without.classes == kind)))
+    if split.name == "inter-patient":
+        result["per_record"] = {str(r): auroc(shown.where(shown.records == r)) for r in np.unique(shown.records)}
+        result["alerts"] = [
+            realised(predictions, t.false_alerts_per_hour, t.score, hours) for t in bundle.manifest.thresholds
+        ]
+    return result
+
+
+def auroc(predictions: Predictions) -> dict[str, float | int | None]:
+    """Return AUROC of NSE, D and S, None where only one kind of beat is there, with the counts."""
+    both = 0 < predictions.normal.sum() < len(predictions.normal)
+    values = {
+        term: round(float(roc_auc_score(~predictions.normal, getattr(predictions, term))), 4) if both else None
+        for term in TERMS
+    }
+    return {**values, "normal": int(predictions.normal.sum()), "abnormal": int((~predictions.normal).sum())}
+
+
+def realised(predictions: Predictions, target: float, threshold: float, hours: dict[str, float]) -> dict[str, Any]:
+    """Return false alerts per hour of normal rhythm, over all records and per record, and the sensitivity per class."""
+    alerts = predictions.score > threshold
+    per_record = {}
+    for record in np.unique(predictions.records):
+        there = predictions.records == record
+        normal = there & predictions.normal
+        normal_hours = normal_rhythm_hours(hours[str(record)], int(normal.sum()), int(there.sum()))
+        per_record[str(record)] = round(float((alerts & normal).sum() / normal_hours), 2) if normal_hours else None
+    all_hours = sum(
+        normal_rhythm_hours(
+            hours[str(r)],
+            int((predictions.normal & (predictions.records == r)).sum()),
+            int((predictions.records == r).sum()),
+        )
+        for r in np.unique(predictions.records)
+    )
+    return {
+        "target_per_hour": target,
+        "threshold": threshold,
+        "false_alerts_per_hour": round(float((alerts & predictions.normal).sum() / all_hours), 2),
+        "false_alerts_per_hour_by_record": per_record,
+        "sensitivity": {
+            kind: round(float(alerts[predictions.classes == kind].mean()), 4)
+            for kind in CLASSES
+            if (predictions.classes == kind).any() and not predictions.normal[predictions.classes == kind].any()
+        },
+    }
+
+
+def normal_rhythm_hours(hours: float, normal: int, beats: int) -> float:
+    """Return the share of a record's time that its normal beats take."""
+    return hours * normal / beats if beats else 0.0

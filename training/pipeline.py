@@ -1,0 +1,150 @@
+"""From beats and parameters to a bundle, step by step; each step leaves its result in the run folder."""
+
+import datetime
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ecgwatch import bundle as bundles
+from ecgwatch.beats import Contract
+from ecgwatch.bundle import FORMAT_VERSION, Bundle, Manifest, MapSettings
+from ecgwatch.scorer import Model
+from ecgwatch.tsne_map import ReferenceMap
+from training import calibrate, evaluate, export, reference_map
+from training.datasets.arrhythmia import Beats, Split
+from training.models import BetaVAE
+from training.parameters import Parameters
+from training.train import fit, open_run, versions, write_atomically
+
+PROTOCOLS = {
+    "inter-patient": (
+        "de Chazal's split: trained on normal beats of DS1 records, scaling and thresholds from normal beats of other DS1 "
+        "records, tested on DS2; no patient in two parts; paced records and 201 (the same person as 202) left out; "
+        "AUROC over beats after the first 5 minutes"
+    ),
+    "by-beat": (
+        "the paper's 80/20 split by beat over all 48 records, stratified by class; training and test share patients, and "
+        "neighbouring segments share samples; scaling and thresholds from a tenth of the training part"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run ends with."""
+
+    model: BetaVAE
+    bundle: Bundle
+    predictions: evaluate.Predictions
+
+
+def run(
+    parameters: Parameters,
+    contract: Contract,
+    beats: Beats,
+    split: Split,
+    folder: Path,
+    on: torch.device,
+    card: Callable[[Manifest], str],
+) -> Result:
+    """Train, export, map, calibrate, evaluate; write `bundle/`, `predictions.npz` and `figures.json` into the folder.
+
+    card: makes the model card from the manifest. Steps whose result is there already are taken from there when they
+    are slow (training, t-SNE).
+    """
+    open_run(folder, parameters)
+    model = fit(beats.x[split.train], beats.x[split.calibration], parameters, folder, on)
+    exported = export.to_onnx(model, contract.length)
+    parity = export.check_parity(model, exported, beats.x[split.calibration][: export.PARITY_BEATS])
+    print(f"torch and onnxruntime agree to {parity:.1g} on {min(export.PARITY_BEATS, len(split.calibration))} beats")
+
+    encoder = Model(exported, provider="cpu", threads=0)
+    the_map = _map(folder, encoder, beats, split, parameters)
+    nse, distance = _terms(encoder, the_map, beats.x[split.calibration])
+    scales = calibrate.scale(nse), calibrate.scale(distance)
+    normal_hours = _calibration_hours(beats, split)
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        name=f"{parameters.dataset}-{parameters.split}-{''.join(parameters.normal)}-seed{parameters.seed}",
+        created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        files={},
+        contract=contract,
+        latent=parameters.latent,
+        alpha=calibrate.ALPHA,
+        k=1,
+        map=MapSettings(len(the_map.latents), parameters.perplexity, len(the_map.peer_distances), the_map.mean_z),
+        nse=scales[0],
+        distance=scales[1],
+        thresholds=calibrate.thresholds(nse, distance, scales, normal_hours),
+        training={
+            "parameters": asdict(parameters),
+            "records": sorted(set(beats.records[split.train].tolist())),
+            "beats": len(split.train),
+            "calibration_records": sorted(set(beats.records[split.calibration].tolist())),
+            "calibration_beats": len(split.calibration),
+            "calibration_hours": round(normal_hours, 3),
+            "export_difference": parity,
+            "device": str(on),
+        },
+        protocol={"split": split.name, "text": PROTOCOLS[split.name]},
+        figures={},
+        versions=versions(),
+    )
+    draft = bundles.save(folder / "bundle", manifest, exported, the_map, "")
+    print(f"scoring {len(split.test)} test beats")
+    predictions = evaluate.predict(draft, beats, split.test, split.normal)
+    predictions.save(folder / "predictions.npz")
+    figures = evaluate.figures(predictions, split, draft, beats.hours)
+    write_atomically(folder / "figures.json", json.dumps(figures, indent=2))
+    return Result(model, finish(folder / "bundle", draft, figures, card), predictions)
+
+
+def finish(folder: Path, draft: Bundle, figures: dict[str, Any], card: Callable[[Manifest], str]) -> Bundle:
+    """Write a bundle again with its figures and its card."""
+    import msgspec
+
+    manifest = msgspec.structs.replace(draft.manifest, figures=figures)
+    return bundles.save(folder, manifest, draft.model, draft.map, card(manifest))
+
+
+def _map(folder: Path, encoder: Model, beats: Beats, split: Split, parameters: Parameters) -> ReferenceMap:
+    """Fit the map, or take it from the folder where these latents were mapped before."""
+    chosen = split.train[reference_map.choose(beats.records[split.train], parameters.references, parameters.seed)]
+    latents = _encode(encoder, beats.x[chosen])[0]
+    file = folder / "map.npz"
+    if file.exists():
+        with np.load(file, allow_pickle=False) as saved:
+            if np.array_equal(saved["latents"], latents):
+                made = ReferenceMap(saved["latents"], saved["positions"], saved["peers"], parameters.perplexity, float(saved["mean_z"]))
+                return made
+    print(f"t-SNE of {len(latents)} normal beats")
+    made = reference_map.fit(latents, parameters.perplexity, parameters.seed)
+    np.savez_compressed(
+        file, latents=made.latents, positions=made.positions, peers=made.peer_distances, mean_z=made.mean_z, rows=chosen
+    )
+    return made
+
+
+def _terms(encoder: Model, the_map: ReferenceMap, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    latents, nse = _encode(encoder, x)
+    return nse, the_map.distance(latents)
+
+
+def _encode(encoder: Model, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    parts = [encoder.encode(x[start : start + 1024]) for start in range(0, len(x), 1024)]
+    return np.concatenate([latents for latents, _ in parts]), np.concatenate([nse for _, nse in parts])
+
+
+def _calibration_hours(beats: Beats, split: Split) -> float:
+    """Hours of normal rhythm that the calibration beats cover: each record's time, in proportion to its beats."""
+    total = 0.0
+    for record, hours in beats.hours.items():
+        there = int((beats.records == record).sum())
+        here = int((beats.records[split.calibration] == record).sum())
+        total += evaluate.normal_rhythm_hours(hours, here, there)
+    return total
