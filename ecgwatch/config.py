@@ -17,7 +17,8 @@ from msgspec import Meta
 
 from ecgwatch.errors import ConfigError
 
-Seconds = Annotated[float, Meta(gt=0)]
+Name = Annotated[str, Meta(min_length=1)]
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Count = Annotated[int, Meta(ge=1)]
 
 SECRETS = {
@@ -30,9 +31,9 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pass
 
 
-class Kafka(_Section):
-    brokers: str = "localhost:9092"
-    group: str = "ecgwatch"
+class Kafka(_Section, frozen=True):
+    brokers: Name = "localhost:9092"
+    group: Name = "ecgwatch"
     client_id: str = "ecgwatch"
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     ssl_cafile: str = ""
@@ -45,43 +46,43 @@ class Kafka(_Section):
     start_timeout_s: Seconds = 60.0
 
 
-class Topics(_Section):
-    beats: Annotated[str, Meta(min_length=1)] = "ecg-beats"
+class Topics(_Section, frozen=True):
+    beats: Name = "ecg-beats"
     scores: str = ""
-    alerts: Annotated[str, Meta(min_length=1)] = "ecg-alerts"
-    dead_letters: Annotated[str, Meta(min_length=1)] = "ecg-dead-letters"
+    alerts: Name = "ecg-alerts"
+    dead_letters: Name = "ecg-dead-letters"
     create: bool = False
     partitions: Count = 6
     replication: Count = 3
 
 
-class Model(_Section):
+class Model(_Section, frozen=True):
     bundle: str = "default"
     provider: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[int, Meta(ge=0)] = 1
 
 
-class Alerts(_Section):
+class Alerts(_Section, frozen=True):
     false_alerts_per_hour: Annotated[float, Meta(gt=0)] = 10.0
 
 
-class Worker(_Section):
+class Worker(_Section, frozen=True):
     max_batch: Count = 512
     max_waiting: Count = 4096
     stuck_after_s: Seconds = 60.0
     stop_timeout_s: Seconds = 5.0
 
 
-class Logs(_Section):
+class Logs(_Section, frozen=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
     identities: bool = False
 
 
-class Data(_Section):
+class Data(_Section, frozen=True):
     directory: str = "data"
 
 
-class Settings(_Section):
+class Settings(_Section, frozen=True):
     """All settings; each section is a table of config.toml."""
 
     kafka: Kafka = Kafka()
@@ -142,7 +143,8 @@ def _convert(tables: dict[str, Any], where: Any) -> Settings:
         text = "unknown key" if len(parts) > 1 else "unknown section"
     section, key = [*parts, "", ""][:2]
     name = f"[{section}] {key}".rstrip()
-    raise ConfigError(f"{where(section, key)}: {name}: {text.split(' - at ')[0]}") from None
+    problem = text.split(" - at ")[0].replace("`object`", "a table")  # TOML's word for it
+    raise ConfigError(f"{where(section, key)}: {name}: {problem}") from None
 
 
 def _with_environment(settings: Settings, environ: Mapping[str, str]) -> Settings:
@@ -171,19 +173,25 @@ def _from_text(text: str, default: Any) -> Any:
 
 
 def _refuse_secrets(tables: dict[str, Any], path: Path, text: str) -> None:
+    kafka = tables.get("kafka")
     for key, name in SECRETS.items():
-        if key in tables.get("kafka", {}):
-            raise ConfigError(f"{path}:{_line_of(text, 'kafka', key)}: [kafka] {key}: secrets come from the environment only: {name}")
+        if isinstance(kafka, dict) and key in kafka:
+            where = f"{path}:{_line_of(text, 'kafka', key)}: [kafka] {key}"
+            raise ConfigError(f"{where}: secrets come from the environment only: {name}")
 
 
 def _line_of(text: str, section: str, key: str) -> int:
     """Find the line of a key for an error message; 1 where it is written in a way this does not see (inline tables)."""
     here, found = "", 1
     for number, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*\[\s*([\w.-]+)\s*\]", line):
+        if header := re.match(r"\s*\[+\s*([\w.-]+)\s*\]", line):
             here = header.group(1)
+            if here == f"{section}.{key}":
+                return number
             if here == section:
                 found = number
+        elif not here and re.match(rf"\s*{re.escape(section)}(\s*\.\s*{re.escape(key)})?\s*=", line):
+            return number  # no table: `kafka = 3`, `kafka.brokers = ...`, or a key that stands above all sections
         elif here == section and key and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", line):
             return number
     return found

@@ -2,12 +2,13 @@
 
 A beat message comes as JSON that a person can type, or as MessagePack with the samples as bytes; the header
 `content-type` tells them apart (no header means JSON). Unknown fields are ignored, so that fields can be added
-without a new version; `version` rises only when an old reader would misunderstand. Both forms decode to the same `Beat`.
+without a new version; `version` rises only when an old reader would misunderstand. Both forms decode to the same
+`Beat`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -31,7 +32,8 @@ Patient = Annotated[
 ]
 Lead = Annotated[
     str,
-    Meta(min_length=1, max_length=40, pattern=r"^[^/\s]+$", description="The lead, as WFDB names it: MLII, V1, ..."),
+    # (?!\s): Python's $ also matches before a newline at the end
+    Meta(min_length=1, max_length=40, pattern=r"^[^/\s]+(?!\s)$", description="As WFDB names it: MLII, V1, ..."),
 ]
 TimeMs = Annotated[
     int,
@@ -172,28 +174,29 @@ def decode_beats(value: bytes | None, key: bytes | None, content_type: str = JSO
     if not value:
         raise MessageError("no-value", "the message has no value")
     if not key:
-        raise MessageError("no-key", "the message has no key; the key must be the patient, so that beats keep their order")
+        raise MessageError("no-key", "the message has no key; it must be the patient, so that beats keep their order")
     if content_type == JSON:
-        message: BeatMessage | PackedBeatMessage = _decode(value, _decode_json, _version_json, "not-json")
+        message: BeatMessage | PackedBeatMessage = _decode(value, _decode_json, _version_json, "JSON")
     elif content_type == MSGPACK:
-        message = _decode(value, _decode_msgpack, _version_msgpack, "not-msgpack")
+        message = _decode(value, _decode_msgpack, _version_msgpack, "msgpack")
     else:
         raise MessageError("content-type", f"content-type must be {JSON} or {MSGPACK}")
     if message.version != VERSION:
-        raise MessageError("version", f"version {message.version} is not known here; this worker reads version {VERSION}")
+        raise _unknown_version(message.version)
     if message.patient.encode() != key:
         raise MessageError("key-mismatch", "the Kafka key differs from the patient in the message")
-    return [_beat(message, item, number) for number, item in enumerate(message.beats)]
+    items: Sequence[BeatItem | PackedBeatItem] = message.beats
+    return [_beat(message, item, number) for number, item in enumerate(items)]
 
 
-def _decode(value: bytes, decode: Any, decode_version: Any, not_parsed: str) -> Any:
+def _decode(value: bytes, decode: Any, decode_version: Any, form: str) -> Any:
     try:
         return decode(value)
     except msgspec.ValidationError as error:
         _refuse_future_version(value, decode_version)
         raise MessageError("schema", _without_content(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError):
-        raise MessageError(not_parsed, f"the value is {not_parsed.replace('-', ' valid ').replace('json', 'JSON').replace('msgpack', 'MessagePack')}") from None
+        raise MessageError(f"not-{form.lower()}", f"the value is not valid {form}") from None
 
 
 def _refuse_future_version(value: bytes, decode_version: Any) -> None:
@@ -203,7 +206,11 @@ def _refuse_future_version(value: bytes, decode_version: Any) -> None:
     except msgspec.DecodeError:
         return
     if version > VERSION:
-        raise MessageError("version", f"version {version} is not known here; this worker reads version {VERSION}") from None
+        raise _unknown_version(version)
+
+
+def _unknown_version(version: int) -> MessageError:
+    return MessageError("version", f"version {version} is not known here; this worker reads version {VERSION}")
 
 
 def _without_content(error: msgspec.ValidationError) -> str:
@@ -246,12 +253,13 @@ def encode_beats(beats: Sequence[Beat], content_type: str = JSON) -> bytes:
             for b in beats
         ]
         return _encode_msgpack(PackedBeatMessage(VERSION, first.patient, first.lead, first.fs_hz, packed))
-    items = [
-        # rounded to the microvolt and to 10 us: half the bytes, far below what a recorder resolves
-        BeatItem(b.r_time_ms, b.r_index, b.samples.astype(float).round(3).tolist(), b.rr_ms.astype(float).round(2).tolist())
-        for b in beats
-    ]
+    # rounded to the microvolt and to 10 us: half the bytes, far below what a recorder resolves
+    items = [BeatItem(b.r_time_ms, b.r_index, _rounded(b.samples, 3), _rounded(b.rr_ms, 2)) for b in beats]
     return _encode_json(BeatMessage(VERSION, first.patient, first.lead, first.fs_hz, items))
+
+
+def _rounded(values: np.ndarray, decimals: int) -> list[float]:
+    return values.astype(float).round(decimals).tolist()
 
 
 def encode(message: Score | Alert) -> bytes:
@@ -269,10 +277,26 @@ def decode_alert(value: bytes) -> Alert:
     return msgspec.json.decode(value, type=Alert)
 
 
-def json_schemas() -> dict[Literal["beats", "scores", "alerts"] | str, dict[str, Any]]:
-    """JSON Schema (2020-12) of each JSON topic, made from the types above."""
-    topics: Iterable[tuple[str, type]] = (("beats", BeatMessage), ("scores", Score), ("alerts", Alert))
+def json_schemas() -> dict[str, dict[str, Any]]:
+    """Return the JSON Schema (2020-12) of each topic, made from the types above.
+
+    The one of dead letters describes their headers: the value is the original payload, whatever it was.
+    """
+    schemas = {
+        "beats": msgspec.json.schema(BeatMessage),
+        "scores": msgspec.json.schema(Score),
+        "alerts": msgspec.json.schema(Alert),
+        "dead-letters": _dead_letter_headers(),
+    }
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return {name: dialect | schema for name, schema in schemas.items()}
+
+
+def _dead_letter_headers() -> dict[str, Any]:
+    optional = {"ecgwatch-length", "ecgwatch-sha256"}
     return {
-        name: {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(kind)}
-        for name, kind in topics
+        "title": "Headers of a record on the dead-letter topic (UTF-8)",
+        "type": "object",
+        "properties": {name: {"type": "string", "description": text} for name, text in DEAD_LETTER_HEADERS.items()},
+        "required": sorted(DEAD_LETTER_HEADERS.keys() - optional),
     }

@@ -1,0 +1,93 @@
+"""Score WFDB records at their annotated R peaks, without Kafka: the code behind `ecgwatch score`."""
+
+import csv
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal, TextIO
+
+import msgspec
+
+from ecgwatch import bundle
+from ecgwatch.beats import prepare
+from ecgwatch.config import Settings
+from ecgwatch.records import Record, beats_of, read_wfdb
+from ecgwatch.scorer import Scorer
+
+
+class ScoredBeat(msgspec.Struct, frozen=True):
+    """One line of `ecgwatch score`.
+
+    sample: position of the R peak in the record; annotation: the record's own symbol there. A beat that does not fit
+    the model's input has no numbers and says why in `refused`, in the words of the dead-letter topic.
+    """
+
+    record: str
+    sample: int
+    annotation: str
+    nse: float | None
+    distance: float | None
+    score: float | None
+    alert: bool | None
+    refused: str | None
+
+
+def score_records(
+    settings: Settings,
+    records: Sequence[Path],
+    lead: str | None = None,
+    form: Literal["jsonl", "csv"] = "jsonl",
+    out: TextIO = sys.stdout,
+) -> int:
+    """Write one line for each annotated beat of the records and return how many there were.
+
+    records: paths of WFDB records, without suffix. Raises DataError, BundleError and ConfigError.
+    """
+    loaded = bundle.load(settings.model.bundle)
+    threshold = loaded.threshold(settings.alerts.false_alerts_per_hour)
+    scorer = Scorer(loaded, settings.model.provider, settings.model.threads)
+    write = _csv_writer(out) if form == "csv" else _jsonl_writer(out)
+    written = 0
+    for path in records:
+        for line in scored_beats(scorer, read_wfdb(path, lead), threshold, settings.worker.max_batch):
+            write(line)
+            written += 1
+    return written
+
+
+def scored_beats(scorer: Scorer, record: Record, threshold: float, batch: int = 512) -> Iterator[ScoredBeat]:
+    """Yield every annotated beat of a record, scored; `batch` bounds what is scored at once."""
+    beats = beats_of(record, record.name)
+    for first in range(0, len(beats), batch):
+        here = range(first, min(first + batch, len(beats)))
+        prepared = prepare([beats[number] for number in here], scorer.contract)
+        scores = scorer.score(prepared.x)
+        row_of = {kept: row for row, kept in enumerate(prepared.kept.tolist())}
+        for position, number in enumerate(here):
+            sample, symbol = int(record.r_samples[number]), record.symbols[number]
+            row = row_of.get(position)
+            if row is None:
+                reason = prepared.refused[position].reason
+                yield ScoredBeat(record.name, sample, symbol, None, None, None, None, reason)
+                continue
+            nse, distance, score = (float(term[row]) for term in scores)
+            yield ScoredBeat(record.name, sample, symbol, nse, distance, score, score > threshold, None)
+
+
+def _jsonl_writer(out: TextIO) -> Callable[[ScoredBeat], None]:
+    encode = msgspec.json.Encoder().encode
+
+    def write(line: ScoredBeat) -> None:
+        out.write(encode(line).decode() + "\n")
+
+    return write
+
+
+def _csv_writer(out: TextIO) -> Callable[[ScoredBeat], None]:
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(ScoredBeat.__struct_fields__)
+
+    def write(line: ScoredBeat) -> None:
+        writer.writerow(msgspec.structs.astuple(line))
+
+    return write
