@@ -4,7 +4,8 @@
     scores = scorer.Scorer(bundle.load("default")).score(x)     # x: float32[n, 187]; scores.score: float64[n]
 """
 
-import ctypes.util
+import ctypes
+import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -94,12 +95,19 @@ def scaled(values: np.ndarray, scale: Scale) -> np.ndarray:
 def _session(model: bytes, provider: str, threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 4  # its two lines about a missing GPU; we say which provider is used ourselves
-    wanted = [_CPU] if provider == "cpu" else [_CUDA, _CPU]
+    cuda = provider != "cpu" and _CUDA in onnxruntime.get_available_providers() and _has_cuda_driver()
     try:
-        if _CUDA in wanted and ctypes.util.find_library("cuda"):  # without a driver it would only print complaints
-            onnxruntime.preload_dlls()
-        available = [name for name in wanted if name in onnxruntime.get_available_providers()]
-        return onnxruntime.InferenceSession(model, options, providers=available)
+        if cuda:
+            onnxruntime.preload_dlls()  # CUDA and cuDNN from their wheels, or from torch's
+        return onnxruntime.InferenceSession(model, options, providers=[_CUDA, _CPU] if cuda else [_CPU])
     except _ORT_ERRORS as error:
         raise BundleError(f"onnxruntime refuses model.onnx: {str(error).splitlines()[0]}") from None
+
+
+def _has_cuda_driver() -> bool:
+    """Without the driver's library a try at CUDA could only print complaints."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True

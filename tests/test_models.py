@@ -1,0 +1,58 @@
+"""The networks of the paper's table 3."""
+
+import torch
+
+from training.models import BetaVAE, Serving
+
+torch.set_num_threads(1)
+
+
+def _pair() -> tuple[BetaVAE, BetaVAE]:
+    torch.manual_seed(1)
+    aligned, plain = BetaVAE(aligned=True).eval(), BetaVAE(aligned=False).eval()
+    plain.load_state_dict(aligned.state_dict())
+    return aligned, plain
+
+
+def test_the_stride_aligned_encoder_gives_what_the_plain_one_gives() -> None:
+    aligned, plain = _pair()
+    x = torch.rand(5, 187)
+    with torch.no_grad():
+        torch.testing.assert_close(aligned.encode(x), plain.encode(x), rtol=0, atol=1e-6)
+
+
+def test_both_encoders_have_the_same_gradient() -> None:
+    aligned, plain = _pair()
+    x = torch.rand(4, 187)
+    for model in (aligned, plain):
+        model.encode(x)[0].square().sum().backward()
+    for (name, one), other in zip(aligned.encoder.named_parameters(), plain.encoder.parameters(), strict=True):
+        assert one.grad is not None and other.grad is not None
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_the_last_step_sees_the_whole_segment() -> None:
+    _, plain = _pair()
+    x = torch.rand(1, 187, requires_grad=True)
+    plain.encode(x)[0].sum().backward()
+    assert x.grad is not None
+    assert (x.grad[0, [0, 1, 93, 185, 186]] != 0).all()
+
+
+def test_a_block_is_causal() -> None:
+    block = BetaVAE().encoder.blocks[1].eval()
+    x = torch.rand(1, 64, 40)
+    changed = x.clone()
+    changed[..., 25:] = 0
+    before, after = block(x, dilation=2)[0], block(changed, dilation=2)[0]
+    torch.testing.assert_close(before[..., :25], after[..., :25])
+    assert not torch.equal(before[..., 25:], after[..., 25:])
+
+
+def test_the_served_nse_is_equation_3_of_the_reconstruction_through_the_mean() -> None:
+    model, _ = _pair()
+    x = torch.rand(3, 187)
+    with torch.no_grad():
+        mean, nse = Serving(model)(x)
+        error = torch.linalg.norm(x - model.decoder(mean), dim=1) ** 2 / torch.linalg.norm(x, dim=1) ** 2
+    torch.testing.assert_close(nse, error)

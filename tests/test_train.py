@@ -1,0 +1,77 @@
+"""The training loop and its checkpoints."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ecgwatch.errors import ConfigError
+from training.parameters import Parameters
+from training.train import checkpoint_losses, device, fit, open_run
+
+torch.set_num_threads(1)
+PARAMETERS = Parameters(epochs=3, batch=20)
+
+
+@pytest.fixture(scope="module")
+def x() -> np.ndarray:
+    t = np.linspace(0, 1, 187)
+    rng = np.random.default_rng(0)
+    return np.stack([np.exp(-((t - 0.2 - 0.1 * u) ** 2) / 0.01) for u in rng.random(80)]).astype(np.float32)
+
+
+def _weights(x: np.ndarray, folder: Path, **interruption: int) -> dict[str, torch.Tensor]:
+    open_run(folder, PARAMETERS)
+    return fit(x, x[:10], PARAMETERS, folder, torch.device("cpu"), **interruption).state_dict()
+
+
+def test_a_run_interrupted_and_resumed_ends_with_the_same_weights(x: np.ndarray, tmp_path: Path) -> None:
+    whole = _weights(x, tmp_path / "whole")
+    after_one = _weights(x, tmp_path / "parts", stop_after=1)
+    resumed = _weights(x, tmp_path / "parts")
+    assert any(not torch.equal(after_one[name], whole[name]) for name in whole)
+    for name in whole:
+        assert torch.equal(whole[name], resumed[name]), name
+
+
+def test_a_checkpoint_that_was_half_written_is_not_taken(x: np.ndarray, tmp_path: Path) -> None:
+    whole = _weights(x, tmp_path / "whole")
+    _weights(x, tmp_path / "parts", stop_after=2)
+    (tmp_path / "parts" / "checkpoint.part").write_bytes(b"half a checkpoint")
+    resumed = _weights(x, tmp_path / "parts")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_training_lowers_the_reconstruction_error(x: np.ndarray, tmp_path: Path) -> None:
+    _weights(x, tmp_path)
+    losses = checkpoint_losses(tmp_path / "checkpoint.safetensors")
+    assert [row["epoch"] for row in losses] == [1, 2, 3]
+    assert losses[-1]["reconstruction"] < 0.5 * losses[0]["reconstruction"]
+    assert (tmp_path / "losses.csv").read_text().startswith("epoch,total,reconstruction,kl,capacity,watched_nse\n1,")
+
+
+def test_another_seed_gives_other_weights(x: np.ndarray, tmp_path: Path) -> None:
+    one = fit(x, x[:10], replace(PARAMETERS, epochs=1), _folder(tmp_path / "a"), torch.device("cpu"))
+    other = fit(x, x[:10], replace(PARAMETERS, epochs=1, seed=7), _folder(tmp_path / "b"), torch.device("cpu"))
+    assert not torch.equal(one.mean.weight, other.mean.weight)
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def test_a_run_folder_of_other_parameters_is_refused_by_name(tmp_path: Path) -> None:
+    open_run(tmp_path, PARAMETERS)
+    with pytest.raises(ConfigError, match=r"beta 0\.01 there, 0\.5 now"):
+        open_run(tmp_path, replace(PARAMETERS, beta=0.5))
+
+
+def test_demanding_cuda_where_there_is_none_is_refused() -> None:
+    if torch.cuda.is_available():
+        assert device("cuda").type == "cuda"
+    else:
+        with pytest.raises(ConfigError, match="--device cpu"):
+            device("cuda")

@@ -1,0 +1,117 @@
+"""Placing one beat in the frozen map."""
+
+import numpy as np
+import pytest
+
+from ecgwatch.tsne_map import MIN_MASS, ReferenceMap, mass_against_peers, mean_z, outward, radius
+from training.reference_map import choose, fit, peer_distances
+
+RNG = np.random.default_rng(5)
+
+
+@pytest.fixture(scope="module")
+def the_map() -> ReferenceMap:
+    """Three clusters of 200 beats in ten dimensions."""
+    centres = np.zeros((3, 10), np.float32)
+    centres[[0, 1, 2], [0, 1, 2]] = 8
+    latents = np.concatenate([c + RNG.normal(size=(200, 10)) for c in centres]).astype(np.float32)
+    return fit(latents, perplexity=20, seed=0)
+
+
+def _nearest_reference(the_map: ReferenceMap, places: np.ndarray) -> np.ndarray:
+    return np.sqrt(((places[:, None, :] - the_map.positions[None]) ** 2).sum(axis=2)).min(axis=1)
+
+
+def test_outliers_lie_farther_than_normal_beats(the_map: ReferenceMap) -> None:
+    normal = the_map.latents[::10] + RNG.normal(scale=0.1, size=(60, 10)).astype(np.float32)
+    outliers = RNG.normal(scale=8, size=(60, 10)).astype(np.float32)
+    assert the_map.distance(outliers).min() > np.median(the_map.distance(normal))
+    assert np.median(the_map.distance(outliers)) > 10 * np.median(the_map.distance(normal))
+
+
+def test_going_away_from_a_cluster_never_brings_a_beat_nearer(the_map: ReferenceMap) -> None:
+    away = the_map.latents[0] + np.linspace(0, 30, 40, dtype=np.float32)[:, None] * np.eye(10, dtype=np.float32)[5]
+    distances = the_map.distance(away)
+    assert (np.diff(distances[3:]) >= 0).all()
+    assert distances[-1] > 100
+
+
+def test_the_distance_is_equation_4_of_the_drawn_place(the_map: ReferenceMap) -> None:
+    latents = RNG.normal(scale=4, size=(50, 10)).astype(np.float32)
+    measured = _nearest_reference(the_map, the_map.place(latents))
+    np.testing.assert_allclose(measured, the_map.distance(latents), rtol=1e-3, atol=1e-3)
+
+
+def test_a_beat_alone_scores_as_in_a_batch(the_map: ReferenceMap) -> None:
+    latents = RNG.normal(scale=3, size=(100, 10)).astype(np.float32)
+    together = the_map.distance(latents)
+    alone = np.array([the_map.distance(latents[i : i + 1])[0] for i in range(100)])
+    np.testing.assert_allclose(alone, together, rtol=1e-5)
+    np.testing.assert_allclose(the_map.distance(latents[::-1])[::-1], together, rtol=1e-5)
+
+
+def test_scoring_leaves_the_map_as_it_was(the_map: ReferenceMap) -> None:
+    before = the_map.positions.copy(), the_map.latents.copy()
+    the_map.distance(RNG.normal(size=(5000, 10)).astype(np.float32))
+    assert np.array_equal(before[0], the_map.positions) and np.array_equal(before[1], the_map.latents)
+
+
+def test_newtons_precision_has_the_perplexity_that_was_asked_for() -> None:
+    squared = RNG.gamma(5, size=(40, 90)) * np.logspace(-3, 4, 40)[:, None]
+    peers = np.full(10, 1.0)
+    mass = mass_against_peers(squared.astype(np.float32), peers, 30.0)
+    for row, m in zip(squared.astype(np.float32).astype(float), mass, strict=True):
+        low, high = -40.0, 40.0
+        for _ in range(200):  # bisection on log b, slow and sure
+            middle = (low + high) / 2
+            p = np.exp(-np.exp(middle) * (row - row.min()))
+            p /= p.sum()
+            too_wide = -(p * np.log(np.maximum(p, 1e-300))).sum() > np.log(30)
+            low, high = (middle, high) if too_wide else (low, middle)
+        references = np.exp(-np.exp(middle) * (row - row.min())).sum()
+        against = np.exp(np.minimum(np.exp(middle) * (row.min() - peers), 50)).sum()
+        assert m == pytest.approx(max(references / (references + against), MIN_MASS), rel=1e-4)
+
+
+def test_a_beat_equal_to_many_references_does_not_divide_by_zero() -> None:
+    mass = mass_against_peers(np.zeros((1, 90), np.float32), np.full(10, 1.0), 30.0)
+    assert mass[0] > 0.99
+
+
+def test_forces_balance_at_the_radius() -> None:
+    """Attraction m w r against repulsion n w^2 r / Zbar, w = 1 / (1 + r^2)."""
+    m, n, z = 0.01, 30.0, 12.0
+    r = radius(np.array([m]), n, z)[0]
+    w = 1 / (1 + r * r)
+    assert m * w * r == pytest.approx(n * w * w * r / z)
+
+
+def test_mean_z_is_the_sum_of_student_kernels_over_the_others() -> None:
+    positions = np.array([[0.0, 0], [1, 0], [0, 2]])
+    assert mean_z(positions) == pytest.approx(2 * (1 / 2 + 1 / 5 + 1 / 6) / 3)
+
+
+def test_outward_walks_past_every_reference_in_its_way() -> None:
+    positions = np.array([[1.0, 0], [3.0, 0.5], [4.5, 0], [30.0, 0]])
+    place = outward(positions, np.zeros(2), 0, 2.0)
+    assert place[1] == 0 and place[0] == pytest.approx(6.5)
+
+
+def test_the_map_of_the_same_latents_and_seed_is_the_same(the_map: ReferenceMap) -> None:
+    again = fit(the_map.latents, perplexity=20, seed=0)
+    assert np.array_equal(again.positions, the_map.positions)
+
+
+def test_peer_distances_are_the_median_neighbour_distances() -> None:
+    latents = RNG.normal(size=(120, 4)).astype(np.float32)
+    full = np.sqrt(((latents[:, None].astype(float) - latents[None]) ** 2).sum(axis=2))
+    expected = np.median(np.sort(full, axis=1)[:, 1:11], axis=0)
+    np.testing.assert_allclose(peer_distances(latents), expected, rtol=1e-4)
+
+
+def test_references_are_shared_evenly_among_patients() -> None:
+    groups = np.array(["a"] * 1000 + ["b"] * 50 + ["c"] * 20)
+    chosen = choose(groups, 120, seed=0)
+    assert len(set(chosen.tolist())) == 120
+    counts = {name: int((groups[chosen] == name).sum()) for name in "abc"}
+    assert counts["c"] == 20 and counts["b"] == 50 and counts["a"] == 50
