@@ -1,0 +1,151 @@
+"""From beats to a bundle, on a small scale: two made patients train, one calibrates, one is tested."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ecgwatch import bundle as bundles
+from ecgwatch.beats import Contract
+from ecgwatch.records import Record
+from training import calibrate, evaluate, pipeline
+from training.datasets.arrhythmia import Beats, Split, record_beats
+from training.parameters import Parameters
+
+torch.set_num_threads(1)
+FS_HZ = 360
+PARAMETERS = Parameters(epochs=2, batch=50, references=150, perplexity=10.0)
+
+
+def made_record(name: str, seed: int, beats: int = 160) -> Record:
+    """Bumps for QRS and T; every tenth beat is early, wide and inverted, and is called V."""
+    rng = np.random.default_rng(seed)
+    symbols = ["V" if i % 10 == 9 else "N" for i in range(beats)]
+    rr_s = np.where(np.array(symbols) == "V", 0.55, 0.8) * (1 + 0.02 * rng.normal(size=beats))
+    r_s = 1 + np.cumsum(rr_s)
+    t = np.arange(int((r_s[-1] + 3) * FS_HZ)) / FS_HZ
+    signal = 0.01 * rng.normal(size=len(t))
+    for r, symbol in zip(r_s, symbols, strict=True):
+        width, height = (0.05, -1.5) if symbol == "V" else (0.012, 1.0 + 0.1 * seed)
+        signal += height * np.exp(-(((t - r) / width) ** 2)) + 0.25 * np.exp(-(((t - r - 0.28) / 0.05) ** 2))
+    return Record(name, FS_HZ, "MLII", signal.astype(np.float32), np.round(r_s * FS_HZ).astype(np.int64), tuple(symbols))
+
+
+def made_data() -> tuple[Beats, Split]:
+    parts = [record_beats(made_record(name, seed), Contract(), ["N"]) for seed, name in enumerate("abcd")]
+    fields = ("x", "classes", "records", "samples", "clean")
+    beats = Beats(
+        *(np.concatenate([getattr(part, field) for part in parts]) for field in fields),
+        hours={name: hours for part in parts for name, hours in part.hours.items()},
+    )
+    normal = (beats.classes == "N") & beats.clean
+    return beats, Split(
+        "inter-patient",
+        ("N",),
+        np.flatnonzero(np.isin(beats.records, ["a", "b"]) & normal),
+        np.flatnonzero((beats.records == "c") & (beats.classes == "N")),
+        np.flatnonzero(beats.records == "d"),
+    )
+
+
+def made_run(beats: Beats, split: Split, folder: Path) -> pipeline.Result:
+    return pipeline.run(PARAMETERS, Contract(), beats, split, folder, torch.device("cpu"), lambda m: f"# {m.name}\n")
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> tuple[pipeline.Result, Path]:
+    folder = tmp_path_factory.mktemp("run")
+    return made_run(*made_data(), folder), folder
+
+
+def test_a_run_ends_with_a_bundle_that_verifies_and_scores(result: tuple[pipeline.Result, Path]) -> None:
+    made, folder = result
+    read = bundles.load(folder / "bundle")
+    assert read.sha256 == made.bundle.sha256
+    assert read.card == "# arrhythmia-inter-patient-N-seed0\n"
+    assert read.manifest.training["records"] == ["a", "b"]
+    assert read.manifest.training["calibration_records"] == ["c"]
+    assert read.manifest.training["export_difference"] <= 1e-4
+    assert read.manifest.figures == json.loads((folder / "figures.json").read_text())
+
+
+def test_the_made_ectopic_beats_score_above_the_normal_ones(result: tuple[pipeline.Result, Path]) -> None:
+    """With so little training the map tells them apart; that the parts are joined rightly is what this shows."""
+    predictions = result[0].predictions
+    normal = predictions.classes == "N"
+    assert np.median(predictions.distance[~normal]) > np.quantile(predictions.distance[normal], 0.8)
+
+
+def test_nothing_of_a_test_patient_touches_model_map_scaling_or_thresholds(
+    result: tuple[pipeline.Result, Path], tmp_path: Path
+) -> None:
+    beats, split = made_data()
+    x, classes = beats.x.copy(), beats.classes.copy()
+    x[split.test] = np.random.default_rng(1).random((len(split.test), x.shape[1]))
+    classes[split.test] = np.where(classes[split.test] == "N", "V", "N")
+    other = made_run(replace(beats, x=x, classes=classes), split, tmp_path)
+    one, two = result[0].bundle, other.bundle
+    assert one.model == two.model
+    assert np.array_equal(one.map.positions, two.map.positions) and np.array_equal(one.map.latents, two.map.latents)
+    assert (one.manifest.nse, one.manifest.distance) == (two.manifest.nse, two.manifest.distance)
+    assert one.manifest.thresholds == two.manifest.thresholds
+    assert one.manifest.figures != two.manifest.figures
+
+
+def test_a_calibration_patient_touches_scaling_and_thresholds_alone(
+    result: tuple[pipeline.Result, Path], tmp_path: Path
+) -> None:
+    beats, split = made_data()
+    x = beats.x.copy()
+    x[split.calibration] = np.clip(x[split.calibration] * 0.8, 0, 1)
+    other = made_run(replace(beats, x=x), split, tmp_path)
+    one, two = result[0].bundle, other.bundle
+    assert one.model == two.model and np.array_equal(one.map.positions, two.map.positions)
+    assert one.manifest.nse != two.manifest.nse
+
+
+def test_a_run_started_again_is_not_computed_again(result: tuple[pipeline.Result, Path]) -> None:
+    made, folder = result
+    written = (folder / "checkpoint.safetensors").stat().st_mtime_ns, (folder / "map.npz").stat().st_mtime_ns
+    again = made_run(*made_data(), folder)
+    assert again.bundle.manifest == made.bundle.manifest
+    assert ((folder / "checkpoint.safetensors").stat().st_mtime_ns, (folder / "map.npz").stat().st_mtime_ns) == written
+
+
+def test_thresholds_are_exceeded_at_their_rate_on_the_beats_they_come_from() -> None:
+    rng = np.random.default_rng(0)
+    nse, distance = rng.gamma(2, size=5000), rng.gamma(2, size=5000)
+    scales = calibrate.scale(nse), calibrate.scale(distance)
+    hours = 1.5
+    for threshold in calibrate.thresholds(nse, distance, scales, hours):
+        combined = calibrate.ALPHA * calibrate.scaled(nse, scales[0]) + (1 - calibrate.ALPHA) * calibrate.scaled(distance, scales[1])
+        assert (combined > threshold.score).sum() == round(threshold.false_alerts_per_hour * hours)
+
+
+def test_a_rate_that_the_beats_are_too_few_for_has_no_threshold() -> None:
+    values = np.random.default_rng(0).random(500)
+    scales = calibrate.scale(values), calibrate.scale(values)
+    rates = [t.false_alerts_per_hour for t in calibrate.thresholds(values, values, scales, hours=0.1)]
+    assert rates == [10.0, 30.0, 60.0, 120.0]
+
+
+def test_realised_alerts_are_counted_per_hour_of_normal_rhythm() -> None:
+    n = 100
+    classes = np.array(["N"] * 80 + ["V"] * 20)
+    score = np.r_[np.full(8, 5.0), np.zeros(72), np.full(5, 5.0), np.zeros(15)]
+    predictions = evaluate.Predictions(score, score, score, classes, np.full(n, "d"), np.arange(n), classes == "N")
+    figures = evaluate.realised(predictions, 10.0, 1.0, {"d": 0.5})
+    assert figures["false_alerts_per_hour"] == 20.0  # 8 in 80 % of half an hour
+    assert figures["sensitivity"] == {"V": 0.25}
+
+
+def test_auroc_is_that_of_each_term() -> None:
+    normal = np.array([True, True, False, False])
+    classes = np.where(normal, "N", "V")
+    predictions = evaluate.Predictions(
+        np.array([1.0, 2, 3, 4]), np.array([4.0, 3, 2, 1]), np.array([1.0, 3, 2, 4]), classes, classes, np.arange(4), normal
+    )
+    assert evaluate.auroc(predictions) == {"nse": 1.0, "distance": 0.0, "score": 0.75, "normal": 2, "abnormal": 2}
