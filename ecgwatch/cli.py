@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -65,7 +66,9 @@ def _check(args: argparse.Namespace, settings: config.Settings) -> int:
 def _demo(args: argparse.Namespace, settings: config.Settings) -> int:
     from ecgwatch import demo
 
-    return demo.run(settings, records=args.records, speed=args.speed, seconds=args.seconds, plain=args.plain)
+    return demo.run(
+        settings, records=args.records, speed=args.speed, seconds=args.seconds, rate=args.rate, plain=args.plain
+    )
 
 
 def _train(args: argparse.Namespace, settings: config.Settings) -> int:
@@ -86,13 +89,17 @@ def _score(args: argparse.Namespace, settings: config.Settings) -> int:
 def _replay(args: argparse.Namespace, settings: config.Settings) -> int:
     from ecgwatch import clients
 
-    return clients.replay(settings, args.record, speed=args.speed, patient=args.patient, lead=args.lead)
+    sent = clients.replay(settings, args.record, speed=args.speed, patient=args.patient, lead=args.lead, form=args.form)
+    print(f"{sent} beats published to {settings.topics.beats}")
+    return 0
 
 
 def _alerts(args: argparse.Namespace, settings: config.Settings) -> int:
     from ecgwatch import clients
 
-    return clients.follow(settings, form=args.format, from_beginning=args.from_beginning)
+    with suppress(KeyboardInterrupt):  # the way to end it
+        clients.follow(settings, form=args.format, from_beginning=args.from_beginning)
+    return 0
 
 
 def _bundle_show(args: argparse.Namespace, settings: config.Settings) -> int:
@@ -172,6 +179,13 @@ def _add_service(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     demo.add_argument("--records", nargs="+", metavar="RECORD", help="play these of the shipped excerpts; default: all")
     demo.add_argument("--speed", type=_positive, default=4.0, metavar="X", help="times real time; default %(default)g")
     demo.add_argument("--seconds", type=_positive, metavar="N", help="end after N seconds; default: with the excerpts")
+    demo.add_argument(
+        "--false-alerts-per-hour",
+        dest="rate",
+        type=_positive,
+        metavar="R",
+        help="take the threshold meant for this rate; default: the highest there is, so that a minute shows some",
+    )
     demo.add_argument("--plain", action="store_true", help="print lines instead of the live view; so does a pipe")
 
 
@@ -192,6 +206,7 @@ def _add_clients(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     replay.add_argument("--patient", metavar="NAME", help="the patient's pseudonym; default: the record's name")
     replay.add_argument("--lead", metavar="LEAD", help="default: MLII where there is one, else the first")
+    replay.add_argument("--form", choices=("binary", "json"), default="binary", help="wire form; default: %(default)s")
     alerts = _command(
         commands,
         "alerts",
@@ -275,7 +290,7 @@ def _command(
         "--config",
         type=Path,
         metavar="FILE",
-        help="settings (TOML); default: the built-in ones. The environment overrides each key: ECGWATCH_<SECTION>_<KEY>",
+        help="settings (TOML); default: the built-in ones; the environment overrides each key: ECGWATCH_SECTION_KEY",
     )
     parser.set_defaults(command=function)
     return parser

@@ -10,7 +10,9 @@ from ecgwatch.demo import view
 from ecgwatch.demo.tally import Tally
 from tests.test_demo_tally import alert, score, tally
 
-FACTS = view.Facts(head=("one patient", "a model", "no medical device"), played={"bed-1": "233"}, target_per_hour=10)
+FACTS = view.Facts(
+    head=("one patient", "a model", "no medical device", "a threshold"), played={"bed-1": "233"}, target_per_hour=10
+)
 
 
 def drawn(made: Tally, width=120, height=40) -> str:

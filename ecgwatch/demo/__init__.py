@@ -42,23 +42,28 @@ def run(
     records: Sequence[str] | None = None,
     speed: float = 4.0,
     seconds: float | None = None,
+    rate: float | None = None,
     plain: bool = False,
     console: Console | None = None,
 ) -> int:
     """Run the demo to the end of its excerpts, or for `seconds`, or until Ctrl-C, and return 0.
 
-    records: names of shipped excerpts (None: all); speed: times real time; plain: lines instead of the live picture.
+    records: names of shipped excerpts (None: all); speed: times real time; rate: false alerts per hour that the
+    threshold is meant for (None: the highest that the bundle knows); plain: lines instead of the live picture.
     Raises ConfigError for an unknown record, EcgwatchError where the worker ends by itself or leaves beats unanswered.
     """
     console = console or Console()
     patients = beds(records)
     plan = planned({bed: read(name) for bed, name in patients.items()}, start_ms=time.time_ns() // 1_000_000)
     tally = Tally({item.beat.id: item.truth for item in plan})
-    facts = _facts(settings, patients, speed)
+    loaded = bundle.load(settings.model.bundle)
+    # a threshold for the ward would show next to nothing within a minute
+    rate = rate or max(threshold.false_alerts_per_hour for threshold in loaded.manifest.thresholds)
+    facts = _facts(loaded, rate, patients, speed)
     try:
         with (
             embedded_broker([TOPICS.beats, TOPICS.scores, TOPICS.alerts, TOPICS.dead_letters]) as address,
-            _Worker(on_broker(settings, address)) as worker,
+            _Worker(on_broker(settings, address, rate)) as worker,
             _drawing(console, plain or not console.is_terminal, facts, tally, worker.log) as draw,
         ):
             _play(plan, _Show(_Traffic(address, tally), worker, tally, draw), speed, seconds)
@@ -69,10 +74,14 @@ def run(
     return 0
 
 
-def on_broker(settings: config.Settings, address: str) -> config.Settings:
-    """Return the user's model, alert and log settings with the embedded broker's address and topics."""
-    kafka = config.Kafka(brokers=address, group="ecgwatch-demo")
-    return msgspec.structs.replace(settings, kafka=kafka, topics=TOPICS)
+def on_broker(settings: config.Settings, address: str, rate: float) -> config.Settings:
+    """Return the user's model, worker and log settings with the demo's broker, topics and alert threshold."""
+    return msgspec.structs.replace(
+        settings,
+        kafka=config.Kafka(brokers=address, group="ecgwatch-demo"),
+        topics=TOPICS,
+        alerts=config.Alerts(false_alerts_per_hour=rate),
+    )
 
 
 def environment(settings: config.Settings) -> dict[str, str]:
@@ -85,19 +94,17 @@ def environment(settings: config.Settings) -> dict[str, str]:
     return here
 
 
-def _facts(settings: config.Settings, patients: dict[str, str], speed: float) -> view.Facts:
-    loaded = bundle.load(settings.model.bundle)
-    target = settings.alerts.false_alerts_per_hour
-    threshold = loaded.threshold(target)
+def _facts(loaded: bundle.Bundle, rate: float, patients: dict[str, str], speed: float) -> view.Facts:
+    threshold = loaded.threshold(rate)
     return view.Facts(
         head=(
-            f"{len(patients)} patients: test records of the MIT-BIH Arrhythmia Database at {speed:g} x real time",
-            f"Model {loaded.manifest.name} (sha256 {loaded.sha256[:12]}); a score above {threshold:.2f} is an alert,"
-            f" meant for {target:g} false alerts an hour",
-            "No medical device. The model has seen none of these patients, and on such it is weak: see for yourself.",
+            f"{len(patients)} patients, from MIT-BIH test records, at {speed:g} x real time; no medical device",
+            f"Model {loaded.manifest.name}, sha256 {loaded.sha256[:12]}: see `ecgwatch bundle show`",
+            "It saw none of these patients in training, and on such it is known to be weak.",
+            f"Alert above {threshold:.2f}: meant for {rate:g} false alerts per hour of normal rhythm.",
         ),
         played={bed: f"{name} {EXCERPTS[name]}" for bed, name in patients.items()},
-        target_per_hour=target,
+        target_per_hour=rate,
     )
 
 
@@ -152,7 +159,9 @@ class _Traffic:
         quiet = {"bootstrap.servers": address, "log_level": 0}
         # murmur2_random is Kafka's own partitioner; librdkafka's default puts patients on other partitions
         self._producer = Producer({**quiet, "partitioner": "murmur2_random", "linger.ms": 0})
-        self._consumer = Consumer({**quiet, "group.id": "ecgwatch-demo-view", "enable.auto.commit": False})
+        self._consumer = Consumer(
+            {**quiet, "group.id": "ecgwatch-demo-view", "enable.auto.commit": False, "fetch.wait.max.ms": 10}
+        )
         known = self._consumer.list_topics(timeout=10).topics
         self._consumer.assign(
             [

@@ -95,9 +95,9 @@ class Tally:
     _alerted: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        for truth in self.truths.values():
-            self.patients.setdefault(truth.patient, Count())
-            self.recent.setdefault(truth.patient, deque(maxlen=SHOWN_BEATS))
+        for patient in sorted({truth.patient for truth in self.truths.values()}):
+            self.patients[patient] = Count()
+            self.recent[patient] = deque(maxlen=SHOWN_BEATS)
 
     @property
     def total(self) -> Count:

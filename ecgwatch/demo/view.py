@@ -13,7 +13,7 @@ from ecgwatch.demo.tally import SHOWN_ALERTS, SHOWN_BEATS, Count, JudgedAlert, T
 _BARS = "▁▂▃▄▅▆▇█"
 _LOG_ROWS = 3
 _FEWEST_ALERTS = 3
-_OTHER_COLUMNS = 72  # what the table needs beside the last beats
+_OTHER_COLUMNS = 80  # what the table needs beside the last beats
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def picture(
 
 def _rows(tally: Tally, compact: bool) -> int:
     """Rows of the picture without log and alerts: head, table, the alerts' frame, and one for the cursor."""
-    return 6 + len(tally.patients) * (1 if compact else 2) + (7 if compact else 8) + 2 + 1
+    return 7 + len(tally.patients) * (1 if compact else 2) + (7 if compact else 8) + 2 + 1
 
 
 def legend() -> str:
@@ -95,13 +95,20 @@ def _patients(facts: Facts, tally: Tally, shown: int, compact: bool) -> Table:
     table = Table(expand=True, border_style="blue", caption=None if compact else legend(), caption_style="dim")
     table.add_column("patient", no_wrap=True)
     table.add_column("last beats", width=shown, no_wrap=True)
-    for name in ("score", "beats\nscored", "right\nalerts", "false\nalerts", "abnormal\nfound", "false\nper hour"):
-        table.add_column(name, justify="right")
+    for name, digits in (
+        ("score", 5),
+        ("beats\nscored", 6),
+        ("right\nalerts", 6),
+        ("false\nalerts", 6),
+        ("abnormal\nfound", 10),
+        ("false\nper hour", 8),
+    ):
+        table.add_column(name, justify="right", no_wrap=True, min_width=digits)
     for number, (patient, count) in enumerate(tally.patients.items(), 1):
         bars, symbols = _beats(tally, patient, shown)
-        name, played = Text(patient, style="bold"), Text(facts.played[patient], style="dim")
+        label, played = Text(patient, style="bold"), Text(facts.played[patient], style="dim")
         table.add_row(
-            name if compact else Text("\n").join([name, played]),
+            label if compact else Text("\n").join([label, played]),
             *_row(count, bars if compact else Text("\n").join([bars, symbols]), _last_score(tally, patient)),
             end_section=number == len(tally.patients),
         )
