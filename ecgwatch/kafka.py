@@ -1,0 +1,356 @@
+"""Kafka as every client of this program meets it: settings, access, topics, offsets; on confluent-kafka.
+
+faust (aiokafka) is set up in worker.py from the same settings.
+"""
+
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AclOperation, AdminClient, NewTopic, OffsetSpec
+
+from ecgwatch import config
+from ecgwatch.config import Settings
+from ecgwatch.errors import AccessError, BrokerError, ConfigError
+from ecgwatch.logs import log
+
+REQUEST_TIMEOUT_S = 5.0
+WAIT_LINE_S = 10.0  # how often waiting for the broker says so
+CREATE_TIMEOUT_S = 30.0
+
+_REFUSED = {
+    KafkaError._AUTHENTICATION,
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+    KafkaError.UNSUPPORTED_SASL_MECHANISM,
+    KafkaError._SSL,
+}
+_DENIED = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+}
+_UNKNOWN_TOPIC = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}
+
+
+def client_settings(settings: Settings) -> dict[str, Any]:
+    """Return what every confluent-kafka client needs: brokers, TLS, SASL.
+
+    Raises ConfigError where a certificate's file or the password is missing.
+    """
+    kafka = settings.kafka
+    client: dict[str, Any] = {
+        "bootstrap.servers": kafka.brokers,
+        "client.id": kafka.client_id,
+        "security.protocol": kafka.security_protocol,
+        "reconnect.backoff.max.ms": 1000,  # after an outage the first retry should not wait for 10 s
+        "log_level": 0,  # it would write to stderr on its own; what matters comes as errors
+    }
+    if "SSL" in kafka.security_protocol:
+        check_files(settings)
+        files = {
+            "ssl.ca.location": kafka.ssl_cafile,
+            "ssl.certificate.location": kafka.ssl_certfile,
+            "ssl.key.location": kafka.ssl_keyfile,
+            "ssl.key.password": config.secret("ssl_key_password"),
+        }
+        client |= {key: value for key, value in files.items() if value}
+    if kafka.security_protocol.startswith("SASL"):
+        client |= {
+            "sasl.mechanism": kafka.sasl_mechanism,
+            "sasl.username": kafka.sasl_username,
+            "sasl.password": password(settings),
+        }
+    return client
+
+
+def producer_settings(settings: Settings) -> dict[str, Any]:
+    """Return what every producer of this program needs on top: Kafka's own partitioner, nothing lost, order kept."""
+    return client_settings(settings) | {
+        "partitioner": "murmur2_random",  # as the Java clients; librdkafka's default puts patients elsewhere
+        "acks": "all",
+        "enable.idempotence": True,
+        "message.timeout.ms": 0,  # an outage may last: waiting is the worker's decision, not the client's
+        "message.max.bytes": 100_000_000,  # the broker's own limit decides
+        "linger.ms": 0,
+    }
+
+
+def password(settings: Settings) -> str:
+    """Return the SASL password from the environment; raises ConfigError where user or password is missing."""
+    if not settings.kafka.sasl_username:
+        raise ConfigError(f"[kafka] sasl_username: needed with security_protocol = {settings.kafka.security_protocol}")
+    if (found := config.secret("sasl_password")) is None:
+        raise ConfigError(f"environment variable {config.SECRETS['sasl_password']}: needed with sasl_username")
+    return found
+
+
+def check_files(settings: Settings) -> None:
+    """Raise ConfigError for a TLS file that cannot be read."""
+    for key in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
+        if name := getattr(settings.kafka, key):
+            try:
+                Path(name).open("rb").close()
+            except OSError as error:
+                raise ConfigError(f"[kafka] {key} = {name}: {error.strerror}") from None
+
+
+def tls(settings: Settings) -> ssl.SSLContext:
+    """Return the TLS context for aiokafka; raises ConfigError for certificates that cannot be used."""
+    check_files(settings)
+    kafka = settings.kafka
+    try:
+        context = ssl.create_default_context(cafile=kafka.ssl_cafile or None)
+        if kafka.ssl_certfile:
+            context.load_cert_chain(kafka.ssl_certfile, kafka.ssl_keyfile or None, config.secret("ssl_key_password"))
+    except ssl.SSLError as error:
+        raise ConfigError(f"[kafka] ssl_cafile, ssl_certfile, ssl_keyfile: cannot be used: {error.reason}") from None
+    return context
+
+
+class Errors:
+    """Collects what a client reports through its error callback, from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last: KafkaError | None = None
+        self.refusal: KafkaError | None = None
+
+    def __call__(self, error: KafkaError) -> None:
+        with self._lock:
+            if error.code() in _REFUSED:
+                self.refusal = error
+            elif error.code() != KafkaError._ALL_BROKERS_DOWN or self._last is None:
+                self._last = error  # the one that says why, rather than that all are down
+
+    @property
+    def last(self) -> str:
+        """What a client said last, in words."""
+        with self._lock:
+            return _words(self._last) if self._last else "no answer"
+
+
+def wait_for_broker(settings: Settings, stopped: Callable[[], bool] = lambda: False) -> None:
+    """Wait until a broker answers, saying so.
+
+    stopped: asked about once a second; true ends the waiting (the caller then stops too).
+    Raises BrokerError after kafka.start_timeout_s, AccessError at once where waiting does not help.
+    """
+    brokers, errors = settings.kafka.brokers, Errors()
+    admin = _admin(settings, errors)
+    start = said = time.monotonic()
+    while not stopped():
+        try:
+            admin.list_topics(timeout=1.0)
+            if said != start:
+                log.info("broker %s answers after %.0f s", brokers, time.monotonic() - start)
+            return
+        except KafkaException as error:
+            if error.args[0].code() in _REFUSED:
+                errors(error.args[0])
+        admin.poll(0)  # serves the error callback
+        if errors.refusal:
+            raise refused(settings, errors.refusal)
+        now = time.monotonic()
+        waited, limit = now - start, settings.kafka.start_timeout_s
+        if waited >= limit:
+            raise BrokerError(f"no broker at {brokers} within {limit:g} s ({errors.last}); see [kafka] brokers")
+        if said == start or now - said >= WAIT_LINE_S:
+            said = now
+            log.warning("waiting for broker %s: %s; giving up in %.0f s", brokers, errors.last, limit - waited)
+
+
+def refused(settings: Settings, error: KafkaError) -> AccessError:
+    """Say in one line why TLS or the password was refused."""
+    kafka = settings.kafka
+    if error.code() == KafkaError._SSL:
+        return AccessError(f"TLS with broker {kafka.brokers} failed: {_words(error)}; see [kafka] ssl_cafile")
+    variable = config.SECRETS["sasl_password"]
+    return AccessError(
+        f"broker {kafka.brokers} refused user {kafka.sasl_username} ({kafka.sasl_mechanism}): "
+        f"see [kafka] sasl_username and {variable}"
+    )
+
+
+def require_topics(settings: Settings) -> None:
+    """See that every topic exists and may be used, creating what is missing where topics.create says so.
+
+    Raises BrokerError for a missing topic, AccessError for one (or a group) that the user may not use.
+    """
+    admin = _admin(settings)
+    topics = settings.topics
+    uses = {topics.beats: AclOperation.READ}
+    uses |= {name: AclOperation.WRITE for name in (topics.scores, topics.alerts, topics.dead_letters) if name}
+    try:
+        missing = _missing(admin, uses)
+        if missing and topics.create:
+            _create(admin, settings, missing)
+            missing = _missing(admin, uses)
+        if missing:
+            raise BrokerError(
+                f"no topic {', '.join(missing)} on {settings.kafka.brokers}: create it, or set [topics] create = true"
+            )
+        if settings.kafka.security_protocol != "PLAINTEXT":
+            _check_access(admin, settings, uses)
+    except KafkaException as error:
+        raise problem(settings, error.args[0]) from None
+
+
+def problem(settings: Settings, error: KafkaError) -> BrokerError:
+    """Return the error that says in one line what a broker's answer means for this program."""
+    if error.code() in _REFUSED:
+        return refused(settings, error)
+    if error.code() in _DENIED:
+        return AccessError(f"user {settings.kafka.sasl_username or '(anonymous)'} is denied: {_words(error)}")
+    return BrokerError(f"broker {settings.kafka.brokers}: {_words(error)}")
+
+
+def _missing(admin: AdminClient, names: Iterable[str]) -> list[str]:
+    known = admin.list_topics(timeout=REQUEST_TIMEOUT_S).topics
+    return [name for name in names if name not in known]
+
+
+def _create(admin: AdminClient, settings: Settings, names: list[str]) -> None:
+    topics = settings.topics
+    new = [NewTopic(name, topics.partitions, topics.replication) for name in names]
+    for name, future in admin.create_topics(new, operation_timeout=CREATE_TIMEOUT_S).items():
+        try:
+            future.result(timeout=CREATE_TIMEOUT_S)
+            log.info("created topic %s: %d partitions, %d copies", name, topics.partitions, topics.replication)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another worker was quicker
+                raise BrokerError(f"topic {name} could not be created: {_words(error.args[0])}") from None
+    deadline = time.monotonic() + CREATE_TIMEOUT_S
+    while _missing(admin, names) and time.monotonic() < deadline:  # created is not yet known to every broker
+        time.sleep(0.05)
+
+
+def _check_access(admin: AdminClient, settings: Settings, uses: Mapping[str, AclOperation]) -> None:
+    """Ask the broker what the user may do; one that does not say (no authorizer) allows everything."""
+    user = settings.kafka.sasl_username or "(anonymous)"
+    described = admin.describe_topics(
+        TopicCollection(list(uses)), include_authorized_operations=True, request_timeout=REQUEST_TIMEOUT_S
+    )
+    for name, future in described.items():
+        allowed = future.result().authorized_operations
+        if allowed and uses[name] not in allowed:
+            raise AccessError(f"user {user} may not {uses[name].name.lower()} topic {name}: it needs an ACL")
+    group = settings.kafka.group
+    description = admin.describe_consumer_groups(
+        [group], include_authorized_operations=True, request_timeout=REQUEST_TIMEOUT_S
+    )[group].result()
+    if description.authorized_operations and AclOperation.READ not in description.authorized_operations:
+        raise AccessError(f"user {user} may not read group {group}: it needs an ACL")
+
+
+class Offsets(NamedTuple):
+    """Of one partition: first offset kept, end (the next to be written), committed (None: nothing yet)."""
+
+    low: int
+    end: int
+    committed: int | None
+
+    @property
+    def next(self) -> int:
+        """Where reading goes on: at the committed offset, or at what retention left."""
+        return max(self.low, self.low if self.committed is None else self.committed)
+
+    @property
+    def lag(self) -> int:
+        """How many offsets wait; some may hold no record (transaction markers, compaction)."""
+        return max(0, self.end - self.next)
+
+
+class Group:
+    """Looks at a consumer group's offsets from outside, through clients of its own. Not thread-safe."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._group = settings.kafka.group
+        self._admin = _admin(settings)
+        self._reader: Consumer | None = None
+
+    def partitions(self, topic: str) -> list[TopicPartition]:
+        """Return the partitions of a topic; raises KafkaException."""
+        found = self._admin.list_topics(topic, timeout=REQUEST_TIMEOUT_S).topics[topic]
+        if found.error:
+            raise KafkaException(found.error)
+        return [TopicPartition(topic, number) for number in sorted(found.partitions)]
+
+    def offsets(self, partitions: Iterable[TopicPartition]) -> dict[tuple[str, int], Offsets]:
+        """Return the offsets of partitions, (topic, number) -> Offsets; raises KafkaException."""
+        asked = [TopicPartition(p.topic, p.partition) for p in partitions]
+        if not asked:
+            return {}
+        wanted = ConsumerGroupTopicPartitions(self._group, asked)
+        answers = (
+            self._admin.list_consumer_group_offsets([wanted], request_timeout=REQUEST_TIMEOUT_S)[self._group],
+            self._admin.list_offsets(dict.fromkeys(asked, OffsetSpec.earliest()), request_timeout=REQUEST_TIMEOUT_S),
+            self._admin.list_offsets(dict.fromkeys(asked, OffsetSpec.latest()), request_timeout=REQUEST_TIMEOUT_S),
+        )
+        committed = {(p.topic, p.partition): p.offset for p in answers[0].result().topic_partitions}
+        low = {(p.topic, p.partition): future.result().offset for p, future in answers[1].items()}
+        end = {(p.topic, p.partition): future.result().offset for p, future in answers[2].items()}
+        return {
+            key: Offsets(low[key], end[key], committed[key] if committed.get(key, -1) >= 0 else None) for key in end
+        }
+
+    def members(self) -> list[tuple[str, str, set[int]]]:
+        """Return (client id, host, partition numbers) of each member of the group; raises KafkaException."""
+        future = self._admin.describe_consumer_groups([self._group], request_timeout=REQUEST_TIMEOUT_S)[self._group]
+        return [
+            (member.client_id, member.host, {p.partition for p in member.assignment.topic_partitions})
+            for member in future.result().members
+        ]
+
+    def holds_record(self, topic: str, partition: int, first: int, end: int) -> bool:
+        """Say whether a record stands at an offset from `first` up to, not including, `end`.
+
+        Offsets without one are the markers of transactions and what compaction removed. Raises KafkaException.
+        """
+        if self._reader is None:
+            options: dict[str, Any] = {
+                "group.id": self._group,
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "auto.offset.reset": "earliest",
+            }
+            self._reader = Consumer(client_settings(self._settings) | options)
+        self._reader.assign([TopicPartition(topic, partition, first if first >= 0 else OFFSET_BEGINNING)])
+        try:
+            message = self._reader.poll(REQUEST_TIMEOUT_S)
+        finally:
+            self._reader.unassign()
+        if message is None:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+        if (error := message.error()) is not None:
+            if error.code() == KafkaError._PARTITION_EOF:
+                return False
+            raise KafkaException(error)
+        return int(message.offset() or 0) < end
+
+    def close(self) -> None:
+        """End the reading client."""
+        if self._reader is not None:
+            self._reader.close()
+
+
+def _admin(settings: Settings, errors: Errors | None = None) -> AdminClient:
+    return AdminClient(client_settings(settings) | {"error_cb": errors or Errors()})
+
+
+def _words(error: KafkaError) -> str:
+    """librdkafka's text without its address and timing prefixes, one line."""
+    text = " ".join(error.str().split())
+    return text.rsplit("]: ", 1)[-1][:200]

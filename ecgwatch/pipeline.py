@@ -1,0 +1,190 @@
+"""Records of the beat topic in, records of the other topics out: one batch, as a plain function.
+
+    value ─▶ decode ─▶ prepare ─▶ score ─▶ Score, Alert
+               └──────────┴─▶ dead letter: what cannot be scored, whole, with the reason
+
+Nothing here knows Kafka's clients: the worker calls it in a thread, tests call it with lists.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from ecgwatch import alerts, messages
+from ecgwatch.beats import prepare
+from ecgwatch.bundle import Bundle
+from ecgwatch.errors import MessageError
+from ecgwatch.messages import JSON, VERSION, Beat, Score
+from ecgwatch.scorer import Scorer
+
+# What a dead letter shrinks to when the broker refuses it whole: small enough for any sensible message.max.bytes.
+PREFIX_BYTES = 64 * 1024
+MAX_CUT_KEY_BYTES = 1024
+PATIENTS_REMEMBERED = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One record of the beat topic."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    content_type: str = JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record to publish."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What every batch is scored with; topics: names, `scores` empty for none."""
+
+    scorer: Scorer
+    bundle: Bundle
+    threshold: float
+    scores: str
+    alerts: str
+    dead_letters: str
+    max_batch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one batch led to; partition_of: where each patient of the batch was seen (the last one)."""
+
+    records: list[Record]
+    scored: int
+    alerts: int
+    dead_letters: int
+    partition_of: dict[str, int]
+
+
+def process(batch: Sequence[Received], rules: Rules) -> Outcome:
+    """Score the beats of a batch and say what to publish, in the order of the batch.
+
+    Raises ScoringError where the model fails; then nothing of the batch may be committed.
+    """
+    outputs: list[list[Record]] = [[] for _ in batch]
+    beats: list[Beat] = []
+    source: list[int] = []  # of each beat: its message's position in the batch
+    partition_of: dict[str, int] = {}
+    for position, received in enumerate(batch):
+        try:
+            decoded = messages.decode_beats(received.value, received.key, received.content_type)
+        except MessageError as error:
+            outputs[position].append(dead_letter(received, error, rules.dead_letters))
+            continue
+        partition_of[decoded[0].patient] = received.partition
+        beats += decoded
+        source += [position] * len(decoded)
+    refused: dict[int, dict[int, MessageError]] = {}
+    scored = alerted = 0
+    for first in range(0, len(beats), rules.max_batch):  # one message may hold more beats than a batch should
+        part = beats[first : first + rules.max_batch]
+        prepared = prepare(part, rules.bundle.manifest.contract)
+        for number, unfit in prepared.refused.items():
+            position = source[first + number]
+            refused.setdefault(position, {})[first + number - source.index(position)] = unfit
+        kept = prepared.kept.tolist()
+        found = rules.scorer.score(prepared.x)
+        terms = zip(found.nse.tolist(), found.distance.tolist(), found.score.tolist(), strict=True)
+        for number, (nse, distance, score) in zip(kept, terms, strict=True):
+            records = list(_answers(part[number], nse, distance, score, rules))
+            outputs[source[first + number]] += records
+            alerted += any(record.topic == rules.alerts for record in records)
+        scored += len(kept)
+    for position, errors in refused.items():
+        outputs[position].append(dead_letter(batch[position], _summary(errors), rules.dead_letters))
+    records = [record for answer in outputs for record in answer]
+    dead = sum(record.topic == rules.dead_letters for record in records)
+    return Outcome(records, scored, alerted, dead, partition_of)
+
+
+def _answers(beat: Beat, nse: float, distance: float, score: float, rules: Rules) -> Iterator[Record]:
+    key = beat.patient.encode()
+    alert = alerts.alert(beat, nse, distance, score, rules.threshold, rules.bundle)
+    if rules.scores:
+        message = Score(
+            version=VERSION,
+            id=beat.id,
+            patient=beat.patient,
+            lead=beat.lead,
+            r_time_ms=beat.r_time_ms,
+            nse=nse,
+            distance=distance,
+            score=score,
+            threshold=rules.threshold,
+            alert=alert is not None,
+            model=rules.bundle.sha256,
+        )
+        yield Record(rules.scores, key, messages.encode(message))
+    if alert is not None:
+        yield Record(rules.alerts, key, messages.encode(alert))
+
+
+def dead_letter(received: Received, error: MessageError, topic: str) -> Record:
+    """Return the dead letter of a message: its key and value as they came, the reason in the headers."""
+    headers = {
+        "ecgwatch-reason": error.reason,
+        "ecgwatch-error": str(error),
+        "ecgwatch-topic": received.topic,
+        "ecgwatch-partition": str(received.partition),
+        "ecgwatch-offset": str(received.offset),
+    }
+    return Record(topic, received.key, received.value, tuple((name, text.encode()) for name, text in headers.items()))
+
+
+def cut(letter: Record) -> Record:
+    """Return a dead letter that the broker refused as too large with the beginning of its value only.
+
+    Length and SHA-256 of the whole stand in the headers; a key of more than 1 KiB is left out.
+    """
+    value = letter.value or b""
+    whole = (
+        ("ecgwatch-length", str(len(value)).encode()),
+        ("ecgwatch-sha256", hashlib.sha256(value).hexdigest().encode()),
+    )
+    key = letter.key if len(letter.key or b"") <= MAX_CUT_KEY_BYTES else None
+    return replace(letter, key=key, value=value[:PREFIX_BYTES], headers=letter.headers + whole)
+
+
+def _summary(errors: dict[int, MessageError]) -> MessageError:
+    """One error for the beats of a message that were refused: the first one's reason, and which beats."""
+    first, error = next(iter(errors.items()))
+    others = f" (and {len(errors) - 1} more of its beats)" if len(errors) > 1 else ""
+    return MessageError(error.reason, f"beat {first}{others}: {error}")
+
+
+class PatientPartitions:
+    """Notices a patient whose beats come from two partitions: a producer with the wrong partitioner.
+
+    Remembers the patients seen last, a bounded number, and reports each once.
+    """
+
+    def __init__(self, limit: int = PATIENTS_REMEMBERED) -> None:
+        self._limit = limit
+        self._seen: OrderedDict[str, int] = OrderedDict()  # -1: reported
+
+    def moved(self, partition_of: dict[str, int]) -> list[tuple[str, int, int]]:
+        """Take what a batch saw; return (patient, partition before, partition now) of those that moved."""
+        found = []
+        for patient, partition in partition_of.items():
+            before = self._seen.pop(patient, partition)
+            if before not in (partition, -1):
+                found.append((patient, before, partition))
+                partition = -1
+            self._seen[patient] = -1 if before == -1 else partition
+        while len(self._seen) > self._limit:
+            self._seen.popitem(last=False)
+        return found

@@ -1,0 +1,148 @@
+"""Ends a worker that looks alive and is stuck; in a thread of its own, with clients of its own.
+
+It trusts nothing of the worker but which partitions it was given: what counts is that committed offsets move while
+records wait. A blocked event loop, a lost consumer or a commit that fails for ever all look the same from here. A
+broker that does not answer is a state of its own: said when it begins and when it ends, and no time of it counts as
+stuck.
+"""
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from confluent_kafka import KafkaException, TopicPartition
+
+from ecgwatch.config import Settings
+from ecgwatch.errors import BrokerError, StuckError
+from ecgwatch.kafka import Group, Offsets
+from ecgwatch.logs import log
+
+INTERVAL_S = 1.0
+FORCE_BEFORE_S = 0.4  # a forced end must be over when stop_timeout_s is
+
+Partition = tuple[str, int]
+
+
+@dataclass
+class Progress:
+    """For how long each partition has had records waiting and no commit, seconds."""
+
+    stuck_s: dict[Partition, float] = field(default_factory=dict)
+    _committed: dict[Partition, int | None] = field(default_factory=dict)
+
+    def advance(self, offsets: Mapping[Partition, Offsets], elapsed_s: float) -> None:
+        """Take what was seen now, `elapsed_s` after the last time."""
+        before, self._committed = self._committed, {p: seen.committed for p, seen in offsets.items()}
+        self.stuck_s = {
+            partition: self.stuck_s.get(partition, 0.0) + elapsed_s
+            for partition, seen in offsets.items()
+            if seen.lag and partition in before and before[partition] == seen.committed
+        }
+
+    def forget(self) -> None:
+        """Start anew, as after an outage or with other partitions."""
+        self.stuck_s, self._committed = {}, {}
+
+
+class Watchdog:
+    """Watches one worker; `start`, tell it the partitions, `stopping` when the worker is to stop, `close`."""
+
+    def __init__(self, settings: Settings, end: Callable[[int], object] = os._exit) -> None:
+        """end: ends the process at once with an exit code; os._exit, as nothing else is sure to come back."""
+        self._settings = settings
+        self._end = end
+        self._assigned: frozenset[Partition] = frozenset()
+        self._outage_since: float | None = None
+        self._closed = threading.Event()
+        # SimpleQueue.put, unlike Event.set, may be called by a signal handler at any moment
+        self._stop_requests: queue.SimpleQueue[tuple[float, int | None]] = queue.SimpleQueue()
+        self._threads = (
+            threading.Thread(target=self._watch, name="watchdog", daemon=True),
+            threading.Thread(target=self._enforce, name="stop deadline", daemon=True),
+        )
+
+    def start(self) -> None:
+        """Begin to watch."""
+        for thread in self._threads:
+            thread.start()
+
+    def assign(self, partitions: Iterable[Partition]) -> None:
+        """Tell which partitions the worker has now; may be called from any thread."""
+        self._assigned = frozenset(partitions)
+
+    @property
+    def outage(self) -> bool:
+        """Whether no broker answers."""
+        return self._outage_since is not None
+
+    def stopping(self, exit_code: int | None = None) -> None:
+        """End the process when the worker has not stopped within stop_timeout_s. May be called by a signal handler.
+
+        exit_code: why it stops, where that is an error that was already said.
+        """
+        limit_s = self._settings.worker.stop_timeout_s
+        self._stop_requests.put((time.monotonic() + limit_s - min(FORCE_BEFORE_S, limit_s / 2), exit_code))
+
+    def close(self) -> None:
+        """The worker has stopped; the threads end with the process."""
+        self._closed.set()
+
+    def _enforce(self) -> None:
+        stop_by, exit_code = self._stop_requests.get()
+        if self._closed.wait(max(0.0, stop_by - time.monotonic())):
+            return
+        if exit_code is None:
+            why = "no broker answers" if self.outage else "a batch or the group's goodbye is still under way"
+            log.error("not stopped within %g s (%s): ending now", self._settings.worker.stop_timeout_s, why)
+            exit_code = BrokerError.exit_code if self.outage else StuckError.exit_code
+        self._end(exit_code)
+
+    def _watch(self) -> None:
+        group, progress, assigned = Group(self._settings), Progress(), self._assigned
+        last = time.monotonic()
+        while not self._closed.wait(INTERVAL_S):
+            if assigned != self._assigned:
+                assigned = self._assigned
+                progress.forget()
+            try:
+                offsets = group.offsets(TopicPartition(*partition) for partition in assigned)
+                now = time.monotonic()
+                self._back(now)
+                # a process that was stopped or a machine that slept was not stuck: one look counts for little
+                progress.advance(offsets, min(now - last, 2 * INTERVAL_S))
+                last = now
+                self._judge(group, progress, offsets)
+            except KafkaException as error:
+                last = time.monotonic()
+                progress.forget()
+                self._away(last, error)
+
+    def _judge(self, group: Group, progress: Progress, offsets: Mapping[Partition, Offsets]) -> None:
+        for (topic, number), stuck_s in progress.stuck_s.items():
+            seen = offsets[topic, number]
+            if stuck_s < self._settings.worker.stuck_after_s:
+                continue
+            if not group.holds_record(topic, number, seen.next, seen.end):
+                continue  # only markers of transactions wait there
+            log.error(
+                "stuck: %d records wait in partition %d and nothing was committed for %.0f s: ending, exit code %d",
+                seen.lag,
+                number,
+                stuck_s,
+                StuckError.exit_code,
+            )
+            self._end(StuckError.exit_code)
+            return
+
+    def _away(self, now: float, error: KafkaException) -> None:
+        if self._outage_since is None and not self._closed.is_set():
+            self._outage_since = now
+            log.warning("broker %s does not answer: waiting for it, nothing is lost", self._settings.kafka.brokers)
+
+    def _back(self, now: float) -> None:
+        if self._outage_since is not None:
+            log.warning("broker answers again after %.0f s", now - self._outage_since)
+            self._outage_since = None
