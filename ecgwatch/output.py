@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from ecgwatch import kafka
 from ecgwatch.config import Settings
 from ecgwatch.errors import BrokerError
-from ecgwatch.pipeline import Record, cut
+from ecgwatch.batch import Record, cut
 
 _POLL_S = 0.2
 

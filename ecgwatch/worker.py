@@ -1,7 +1,7 @@
 """`ecgwatch worker`: beats from Kafka, scored, alerts to Kafka; the only module that imports faust.
 
     stream ─▶ queue (bounded) ─▶ batch: what arrived while the last one was scored
-                                   └▶ thread: pipeline.process ─▶ publish, acknowledged ─▶ commit its offsets ─▶ next
+                                   └▶ thread: batch.process ─▶ publish, acknowledged ─▶ commit its offsets ─▶ next
 
 One batch is under way at a time. Its offsets are committed when the broker has acknowledged all its records, before
 the next batch begins and before partitions are given away; what was not scored then is not committed and goes to
@@ -42,7 +42,7 @@ from ecgwatch.errors import BrokerError, EcgwatchError, ScoringError
 from ecgwatch.logs import log
 from ecgwatch.messages import CONTENT_TYPE, JSON
 from ecgwatch.output import Publisher
-from ecgwatch.pipeline import Outcome, PatientPartitions, Received, Rules, process
+from ecgwatch.batch import Outcome, PatientPartitions, Received, Rules, process
 from ecgwatch.scorer import Scorer
 from ecgwatch.watchdog import Watchdog
 

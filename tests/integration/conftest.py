@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.kafka_server import Kafka, Unavailable, create_topic, jars
+from tests.integration.traffic import Site
 
 
 class Cluster:
@@ -55,3 +56,10 @@ def start_kafka(kafka_jars: Path, tmp_path: Path) -> Iterator[Callable[..., Kafk
     yield start
     for broker in started:
         broker.kill()
+
+
+@pytest.fixture
+def site(kafka: Cluster, tmp_path: Path) -> Iterator[Site]:
+    """Topics and a group on the shared broker, for workers that leave it alive."""
+    with Site(kafka.brokers, tmp_path) as site:
+        yield site
