@@ -38,7 +38,7 @@ class Scale(_Part):
     """How one term is scaled: (value - median) / (upper - median), by its quantiles on held-out normal beats."""
 
     median: float
-    upper: float  # the 95 % quantile
+    upper: float  # the upper quartile: both terms have heavy tails, which would rule a scale taken from them
     limit: float  # the 99 % quantile: what an alert's reason calls the limit of normal beats
 
 

@@ -88,7 +88,7 @@ class Scorer:
 
 
 def scaled(values: np.ndarray, scale: Scale) -> np.ndarray:
-    """Scale a term by its quantiles on held-out normal beats: their median gives 0, their 95 % quantile 1."""
+    """Scale a term by its quantiles on held-out normal beats: their median gives 0, their upper quartile 1."""
     return (values - scale.median) / (scale.upper - scale.median)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ecgwatch.tsne_map import MIN_MASS, ReferenceMap, mass_against_peers, mean_z, outward, radius
+from ecgwatch.tsne_map import MIN_MASS, PEERS, ReferenceMap, mass_against_peers, mean_z, outward, radius
 from training.reference_map import choose, fit, peer_distances
 
 RNG = np.random.default_rng(5)
@@ -105,7 +105,7 @@ def test_the_map_of_the_same_latents_and_seed_is_the_same(the_map: ReferenceMap)
 def test_peer_distances_are_the_median_neighbour_distances() -> None:
     latents = RNG.normal(size=(120, 4)).astype(np.float32)
     full = np.sqrt(((latents[:, None].astype(float) - latents[None]) ** 2).sum(axis=2))
-    expected = np.median(np.sort(full, axis=1)[:, 1:11], axis=0)
+    expected = np.median(np.sort(full, axis=1)[:, 1 : PEERS + 1], axis=0)
     np.testing.assert_allclose(peer_distances(latents), expected, rtol=1e-4)
 
 

@@ -10,8 +10,8 @@ RATES_PER_HOUR = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 
 def scale(values: np.ndarray) -> Scale:
-    """Return the quantiles of a term on normal beats, float[n], that map it to 0 (median) and 1 (95 %)."""
-    median, upper, limit = np.quantile(values, (0.5, 0.95, 0.99))
+    """Return the quantiles of a term on normal beats, float[n], that map it to 0 (median) and 1 (upper quartile)."""
+    median, upper, limit = np.quantile(values, (0.5, 0.75, 0.99))
     return Scale(float(median), float(upper), float(limit))
 
 

@@ -1,0 +1,283 @@
+"""A run's pictures and its report: one HTML page that carries everything in it, without script.
+
+Plain arrays in, files out; nothing is computed here that the page does not show.
+"""
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.metrics import roc_auc_score, roc_curve
+
+# Okabe and Ito's colours, told apart by the colour-blind too
+CLASS_COLOURS = {"N": "#7f7f7f", "S": "#0072b2", "V": "#d55e00", "F": "#cc79a7", "Q": "#009e73"}
+CLASS_NAMES = {"N": "normal", "S": "supraventricular", "V": "ventricular", "F": "fusion", "Q": "paced, unknown"}
+TERM_COLOURS = {"nse": "#0072b2", "distance": "#009e73", "score": "#d55e00"}
+TERM_NAMES = {"nse": "NSE (eq. 3)", "distance": "D (eq. 4)", "score": "S (eq. 2)"}
+LOSS_NAMES = {
+    "total": "loss (eq. 1)",
+    "reconstruction": "reconstruction",
+    "kl": "KL divergence, nats",
+    "capacity": "capacity C, nats",
+    "watched_nse": "NSE, held-out normal",
+}
+_DPI = 110
+_ROC_POINTS = 500
+
+
+@dataclass(frozen=True)
+class Example:
+    """A beat and its reconstruction, float[length] each."""
+
+    kind: str
+    x: np.ndarray
+    y: np.ndarray
+    nse: float
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the page; cells are text or numbers, None is shown as a dash."""
+
+    title: str
+    note: str
+    columns: tuple[str, ...]
+    rows: Sequence[Sequence[str | float | None]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report shows.
+
+    losses: one row per epoch, keys as in LOSS_NAMES and `epoch`. examples: in the order shown. positions, owners: the
+    reference map, float[n, 2] and the record of each point. placed, kinds: evaluation beats in it, float[m, 2] and
+    AAMI class. terms: nse, distance, score of the beats under the ROC curves, float[k]; abnormal: bool[k], theirs.
+    """
+
+    title: str
+    protocol: str
+    losses: Sequence[Mapping[str, float]]
+    examples: Sequence[Example]
+    positions: np.ndarray
+    owners: np.ndarray
+    placed: np.ndarray
+    kinds: np.ndarray
+    terms: Mapping[str, np.ndarray]
+    abnormal: np.ndarray
+    tables: Sequence[Table]
+    parameters: Mapping[str, object]
+    versions: Mapping[str, str]
+
+
+def write(folder: Path, report: Report) -> Path:
+    """Write losses.png, reconstructions.png, map.png, roc.png and report.html into a run folder; return the page."""
+    pictures = {
+        "losses.png": losses_picture(report),
+        "reconstructions.png": reconstructions_picture(report),
+        "map.png": map_picture(report),
+        "roc.png": roc_picture(report),
+    }
+    images = {name: _png(figure) for name, figure in pictures.items()}
+    for name, image in images.items():
+        (folder / name).write_bytes(image)
+    page = folder / "report.html"
+    page.write_text(_page(report, images), encoding="utf-8")
+    return page
+
+
+def losses_picture(report: Report) -> Figure:
+    """Draw the loss and its parts over the epochs, and the NSE of held-out normal beats."""
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    panels = (("total", "reconstruction"), ("kl", "capacity"), ("watched_nse",))
+    for axes, names in zip(figure.subplots(1, len(panels)), panels, strict=True):
+        for name in names:
+            values = [row[name] for row in report.losses]
+            style = "--" if name == "capacity" else "-"
+            axes.plot([row["epoch"] for row in report.losses], values, style, label=LOSS_NAMES[name])
+        axes.set_xlabel("epoch")
+        if "capacity" not in names:
+            axes.set_yscale("log")
+        axes.legend(frameon=False)
+        _light(axes)
+    return figure
+
+
+def reconstructions_picture(report: Report) -> Figure:
+    """Draw each example beat with its reconstruction over it."""
+    columns = 4
+    rows = max(1, -(-len(report.examples) // columns))
+    figure = Figure(figsize=(11, 1.9 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for axes in grid.flat[len(report.examples) :]:
+        axes.set_axis_off()
+    for axes, example in zip(grid.flat, report.examples, strict=False):
+        axes.plot(example.x, color="#333333", linewidth=1.2, label="input")
+        axes.plot(example.y, color="#d55e00", linewidth=1.2, label="reconstruction")
+        axes.set_title(f"{_class_name(example.kind)}: NSE {example.nse:.3f}", fontsize=9)
+        _light(axes)
+    if report.examples:
+        grid.flat[0].legend(frameon=False, fontsize=8)
+    figure.supxlabel("sample after the R peak", fontsize=9)
+    return figure
+
+
+def map_picture(report: Report) -> Figure:
+    """Draw the reference map twice: with evaluation beats by class, and by the patient of each reference.
+
+    A beat that lies far outside is drawn at the edge of the picture, in its direction.
+    """
+    figure = Figure(figsize=(11, 5.2), layout="constrained")
+    by_class, by_patient = figure.subplots(1, 2)
+    by_class.scatter(*report.positions.T, s=2, color="#dddddd", linewidths=0, rasterized=True)
+    middle, reach = _extent(report.positions)
+    inside = _pull_in(report.placed, middle, 1.5 * reach)
+    for kind in (kind for kind in CLASS_COLOURS if kind in report.kinds):  # N first, so that it hides nothing
+        rows = report.kinds == kind
+        label = f"{_class_name(kind)} ({rows.sum()})"
+        by_class.scatter(*inside[rows].T, s=5, color=CLASS_COLOURS[kind], linewidths=0, alpha=0.6, label=label)
+    by_class.set_title("evaluation beats, by class; light grey: reference beats", fontsize=10)
+    records = np.unique(report.owners)
+    for number, record in enumerate(records):
+        points = report.positions[report.owners == record].T
+        colour = colormaps["hsv"](number / len(records))
+        by_patient.scatter(*points, s=2, color=colour, linewidths=0, label=record, rasterized=True)
+    by_patient.set_title("reference beats, by patient", fontsize=10)
+    for axes in (by_class, by_patient):
+        axes.set_aspect("equal")
+        axes.set_xlim(middle[0] - 1.6 * reach, middle[0] + 1.6 * reach)
+        axes.set_ylim(middle[1] - 1.6 * reach, middle[1] + 1.6 * reach)
+        axes.set_xticks([])
+        axes.set_yticks([])
+    by_class.legend(fontsize=8, markerscale=2.5, loc="lower left")
+    by_patient.legend(fontsize=6, markerscale=4, ncols=-(-len(records) // 24), loc="upper left", frameon=False)
+    return figure
+
+
+def roc_picture(report: Report) -> Figure:
+    """Draw the ROC curve of each term."""
+    figure = Figure(figsize=(5, 4.6), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1)
+    for name, values in report.terms.items():
+        false_rate, true_rate, _ = roc_curve(report.abnormal, values)
+        shown = np.unique(np.linspace(0, len(false_rate) - 1, _ROC_POINTS).round().astype(int))
+        label = f"{TERM_NAMES[name]}: {roc_auc_score(report.abnormal, values):.3f}"
+        axes.plot(false_rate[shown], true_rate[shown], color=TERM_COLOURS[name], label=label)
+    axes.set_xlabel("false alert rate: share of normal beats")
+    axes.set_ylabel("sensitivity: share of abnormal beats")
+    axes.set_aspect("equal")
+    axes.legend(loc="lower right", title="area under the curve", fontsize=9)
+    _light(axes)
+    return figure
+
+
+def _light(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#eeeeee")
+    axes.set_axisbelow(True)
+
+
+def _class_name(kind: str) -> str:
+    return f"{kind}, {CLASS_NAMES[kind]}" if kind in CLASS_NAMES else kind
+
+
+def _extent(positions: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the middle of a map and the half of its larger side."""
+    low, high = positions.min(axis=0), positions.max(axis=0)
+    return (low + high) / 2, float((high - low).max() / 2) or 1.0
+
+
+def _pull_in(places: np.ndarray, middle: np.ndarray, reach: float) -> np.ndarray:
+    """Move what lies outside a square of half side `reach` to its edge, along the line to the middle."""
+    offset = places - middle
+    return middle + offset / np.maximum(1, np.abs(offset).max(axis=1, keepdims=True) / reach)
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    # without date and version: the same run gives the same bytes
+    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+_STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; }
+body { max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.6rem; margin-bottom: .3rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
+img { max-width: 100%; height: auto; display: block; margin: 0 auto; }
+p.note { color: #555; max-width: 60rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .9rem; }
+th, td { padding: .25rem .7rem; border-bottom: 1px solid #e4e4e4; text-align: right; }
+td { font-variant-numeric: tabular-nums; }
+th:first-child, td:first-child { text-align: left; } th { border-bottom: 2px solid #999; }
+"""
+
+
+def _page(report: Report, images: Mapping[str, bytes]) -> str:
+    title = html.escape(report.title)
+    parts = [
+        f"<h1>{title}</h1>",
+        f'<p class="note">{html.escape(report.protocol)} ecgwatch is no medical device.</p>',
+        *map(_table, report.tables),
+        _picture("ROC curves", "roc.png", images, "Test beats, each term of the score by itself and both together."),
+        _picture(
+            "Reference map",
+            "map.png",
+            images,
+            "Every point is a beat. Distances to the nearest reference beat are the term D; a beat far outside is "
+            "drawn at the edge. How far clusters lie apart means little in a t-SNE map.",
+        ),
+        _picture(
+            "Reconstructions",
+            "reconstructions.png",
+            images,
+            "Test beats as the model sees them (from the R peak, scaled to [0, 1], padded with zeros) and what it "
+            "makes of them. For each class: the median beat by NSE, then the one at its 90 % quantile.",
+        ),
+        _picture("Training", "losses.png", images, "Means over each epoch; the held-out beats choose nothing."),
+        _table(Table("Parameters", "", ("parameter", "value"), [(k, _plain(v)) for k, v in report.parameters.items()])),
+        _table(Table("Versions", "", ("library", "version"), list(report.versions.items()))),
+    ]
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
+        f'<meta name="viewport" content="width=device-width">\n<style>{_STYLE}</style>\n</head>\n<body>\n'
+        + "\n".join(parts)
+        + "\n</body>\n</html>\n"
+    )
+
+
+def _picture(title: str, name: str, images: Mapping[str, bytes], note: str) -> str:
+    data = base64.b64encode(images[name]).decode()
+    return (
+        f'<h2>{html.escape(title)}</h2>\n<p class="note">{html.escape(note)}</p>\n'
+        f'<img alt="{html.escape(title)}" src="data:image/png;base64,{data}">'
+    )
+
+
+def _table(table: Table) -> str:
+    head = "".join(f"<th>{html.escape(column)}</th>" for column in table.columns)
+    body = "\n".join(
+        "<tr>" + "".join(f"<td>{html.escape(_cell(cell))}</td>" for cell in row) + "</tr>" for row in table.rows
+    )
+    note = f'\n<p class="note">{html.escape(table.note)}</p>' if table.note else ""
+    rows = f"<tr>{head}</tr>\n{body}"
+    return f'<h2>{html.escape(table.title)}</h2>{note}\n<div class="scroll"><table>\n{rows}\n</table></div>'
+
+
+def _cell(value: str | float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _plain(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)

@@ -1,0 +1,88 @@
+"""A finished run -> the pictures and the page that `training.report` draws."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+
+from ecgwatch.scorer import Model
+from training import report
+from training.datasets.arrhythmia import CLASSES, Beats, Split
+from training.evaluate import TERMS
+from training.parameters import Parameters
+from training.pipeline import Result
+from training.train import checkpoint_losses
+
+EXAMPLES = {"N": 6}  # of each class; the others get two
+DRAWN_NORMAL, DRAWN_ABNORMAL = 1500, 300  # evaluation beats in the picture of the map, the latter per class
+
+
+def write(folder: Path, parameters: Parameters, beats: Beats, split: Split, result: Result) -> Path:
+    """Write the run's pictures and `report.html`; return the page."""
+    with np.load(folder / "map.npz", allow_pickle=False) as saved:
+        owners = beats.records[saved["rows"]]
+    rows, kinds = _drawn(beats, split)
+    encoder = Model(result.bundle.model, provider="cpu", threads=0)
+    predictions = result.predictions
+    return report.write(
+        folder,
+        report.Report(
+            title=result.bundle.manifest.name,
+            protocol=result.bundle.manifest.protocol["text"],
+            losses=checkpoint_losses(folder / "checkpoint.safetensors"),
+            examples=_examples(beats, split, result),
+            positions=result.bundle.map.positions,
+            owners=owners,
+            placed=result.bundle.map.place(encoder.encode(beats.x[rows])[0]),
+            kinds=kinds,
+            terms={term: getattr(predictions, term) for term in TERMS},
+            abnormal=~predictions.normal,
+            tables=_tables(result.bundle.manifest.figures),
+            parameters=msgspec.to_builtins(parameters),
+            versions=result.bundle.manifest.versions,
+        ),
+    )
+
+
+def _drawn(beats: Beats, split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """Test beats for the picture: a random draw of each class."""
+    rng = np.random.default_rng(0)
+    of_class = {kind: rng.permutation(split.test[beats.classes[split.test] == kind]) for kind in CLASSES}
+    chosen = {kind: rows[: DRAWN_NORMAL if kind in split.normal else DRAWN_ABNORMAL] for kind, rows in of_class.items()}
+    return np.concatenate(list(chosen.values())), np.repeat(list(chosen), [len(rows) for rows in chosen.values()])
+
+
+@torch.no_grad()
+def _examples(beats: Beats, split: Split, result: Result) -> list[report.Example]:
+    """Random test beats of each class with their reconstructions through the latent mean."""
+    rng = np.random.default_rng(0)
+    examples = []
+    for kind in CLASSES:
+        rows = split.test[beats.classes[split.test] == kind]
+        x = beats.x[rng.permutation(rows)[: EXAMPLES.get(kind, 2)]]
+        if len(x):
+            y = result.model.decoder(result.model.encode(torch.from_numpy(x))[0]).numpy()
+            nse = ((x - y) ** 2).sum(axis=1) / (x**2).sum(axis=1)
+            examples += [report.Example(kind, *parts) for parts in zip(x, y, nse.tolist(), strict=True)]
+    return examples
+
+
+def _tables(figures: dict) -> list[report.Table]:
+    columns = ("NSE", "D", "S", "normal beats", "abnormal beats")
+    keys = ("nse", "distance", "score", "normal", "abnormal")
+    tables = [
+        report.Table("AUROC", "normal against the rest", ("beats", *columns), [(n, *(r[k] for k in keys)) for n, r in figures["auroc"].items()])
+    ]
+    if "per_record" in figures:
+        rows = [(n, *(r[k] for k in keys)) for n, r in figures["per_record"].items()]
+        tables.append(report.Table("AUROC per record", "empty where a record has one kind of beat only", ("record", *columns), rows))
+    if "alerts" in figures:
+        kinds = sorted(figures["alerts"][0]["sensitivity"], key=CLASSES.index) if figures["alerts"] else []
+        rows = [
+            (f"{r['target_per_hour']:g}", r["false_alerts_per_hour"], *(r["sensitivity"][kind] for kind in kinds))
+            for r in figures["alerts"]
+        ]
+        heads = ("target per hour", "realised on the test records", *(f"sensitivity to {kind}" for kind in kinds))
+        tables.append(report.Table("False alerts per hour of normal rhythm", "threshold from calibration patients", heads, rows))
+    return tables
