@@ -1,0 +1,221 @@
+"""The two small clients around the worker: replay a record onto the beat topic, follow the alert topic."""
+
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, TextIO
+
+import msgspec
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from ecgwatch import kafka
+from ecgwatch.config import Settings
+from ecgwatch.errors import BrokerError
+from ecgwatch.logs import log
+from ecgwatch.messages import CONTENT_TYPE, JSON, MSGPACK, Alert, Beat, decode_alert, encode, encode_beats
+from ecgwatch.records import AFTER_S, beats_of, read_wfdb
+
+FORMS = {"binary": MSGPACK, "json": JSON}
+REPEATS_KNOWN = 10_000  # ids remembered; a repeat follows its original within a rebalance or a restart
+_POLL_S = 0.2  # how long Ctrl-C may have to wait for librdkafka
+_FLUSH_S = 30.0
+_MAX_IN_FLIGHT = 10_000  # beats given to librdkafka and not yet acknowledged
+_PASSING = {KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE}  # the client tries again
+_ROW = "{:<23}  {:<16}  {:<5}  {:>7}  {:>7}  {}"
+
+
+def replay(
+    settings: Settings,
+    record: Path,
+    *,
+    speed: float = 1.0,
+    patient: str | None = None,
+    lead: str | None = None,
+    form: Literal["binary", "json"] = "binary",
+    start_ms: int | None = None,
+) -> int:
+    """Publish the annotated beats of a WFDB record with their true timing and return how many.
+
+    A beat goes out when its window is complete, 1.75 s after its R peak. record: path without suffix. speed: times
+    real time; infinity is as fast as the broker takes them. patient: pseudonym and Kafka key; None is the record's
+    name. start_ms: time of the record's first sample, ms since 1970; None is now.
+    Raises DataError; BrokerError or AccessError where the broker is away, refuses, or has no such topic.
+    """
+    data = read_wfdb(record, lead)
+    beats = beats_of(data, patient or data.name, time.time_ns() // 1_000_000 if start_ms is None else start_ms)
+    due_s = [(sample / data.fs_hz + AFTER_S) / speed for sample in data.r_samples.tolist()]
+    with _progress(data.name, len(beats)) as advance:
+        return _publish(settings, zip(due_s, beats, strict=True), FORMS[form], advance)
+
+
+def follow(
+    settings: Settings,
+    *,
+    form: Literal["table", "jsonl"] = "table",
+    from_beginning: bool = False,
+    out: TextIO = sys.stdout,
+) -> None:
+    """Print alerts as they come, until interrupted; repeats are dropped.
+
+    Raises BrokerError or AccessError where the broker is away at the start, refuses, or has no such topic.
+    """
+    show = table(out) if form == "table" else json_lines(out)
+    for alert in alerts(settings, from_beginning=from_beginning):
+        show(alert)
+
+
+def alerts(settings: Settings, *, from_beginning: bool = False) -> Iterator[Alert]:
+    """Yield alerts as they come, for ever, each id once; errors as for `follow`.
+
+    Reads all partitions without a consumer group: every caller sees every alert. A record that is no alert is
+    skipped, with a warning.
+    """
+    topic = settings.topics.alerts
+    kafka.wait_for_broker(settings)
+    errors = kafka.Errors()
+    options = {
+        "group.id": settings.kafka.client_id,  # demanded by librdkafka, not used: partitions are assigned here
+        "enable.auto.commit": False,
+        "error_cb": errors,
+        "fetch.wait.max.ms": 100,
+    }
+    consumer = Consumer(kafka.client_settings(settings) | options)
+    seen: OrderedDict[str, None] = OrderedDict()
+    try:
+        start = OFFSET_BEGINNING if from_beginning else OFFSET_END
+        consumer.assign([TopicPartition(topic, number, start) for number in _partitions(consumer, settings, topic)])
+        while True:
+            message = consumer.poll(_POLL_S)
+            if errors.refusal:
+                raise kafka.refused(settings, errors.refusal)
+            alert = _alert(settings, message) if message else None
+            if alert is None or alert.id in seen:
+                continue
+            seen[alert.id] = None
+            if len(seen) > REPEATS_KNOWN:
+                seen.popitem(last=False)
+            yield alert
+    finally:
+        consumer.close()
+
+
+def _publish(
+    settings: Settings, due: Iterable[tuple[float, Beat]], content_type: str, advance: Callable[[], None]
+) -> int:
+    """Publish each beat at its time, seconds from now; return when the broker has acknowledged all."""
+    topic = settings.topics.beats
+    kafka.wait_for_broker(settings)
+    errors = kafka.Errors()
+    refused: list[KafkaError] = []
+    producer = Producer(kafka.producer_settings(settings) | {"linger.ms": 5, "error_cb": errors})
+    _partitions(producer, settings, topic)
+
+    def delivered(error: KafkaError | None, _: Message) -> None:
+        if error is not None:
+            refused.append(error)
+        advance()
+
+    def check() -> None:
+        if errors.refusal:
+            raise kafka.refused(settings, errors.refusal)
+        if refused:
+            raise kafka.problem(settings, refused[0])
+
+    published = 0
+    begin = time.monotonic()
+    try:
+        for due_s, beat in due:
+            while (left_s := begin + due_s - time.monotonic()) > 0 or len(producer) > _MAX_IN_FLIGHT:
+                producer.poll(min(max(left_s, 0.01), _POLL_S))
+                check()
+            producer.produce(
+                topic,
+                key=beat.patient.encode(),
+                value=encode_beats([beat], content_type),
+                headers={CONTENT_TYPE: content_type},
+                on_delivery=delivered,
+            )
+            producer.poll(0)
+            published += 1
+    finally:  # Ctrl-C too: what was begun is finished
+        left = producer.flush(_FLUSH_S)
+    check()
+    if left:
+        raise BrokerError(f"{left} of {published} beats were not acknowledged by {settings.kafka.brokers}")
+    return published
+
+
+def _partitions(client: Consumer | Producer, settings: Settings, topic: str) -> list[int]:
+    """Return the partitions of a topic; raises BrokerError or AccessError where it cannot be used."""
+    try:
+        found = client.list_topics(topic, timeout=kafka.REQUEST_TIMEOUT_S).topics[topic]
+    except KafkaException as error:
+        raise kafka.problem(settings, error.args[0]) from None
+    if found.error is not None and found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+        raise BrokerError(f"no topic {topic} on {settings.kafka.brokers}: create it, or see [topics]")
+    if found.error is not None:
+        raise kafka.problem(settings, found.error)
+    return sorted(found.partitions)
+
+
+def _alert(settings: Settings, message: Message) -> Alert | None:
+    """Return the alert in a record; None, with a warning, where there is none."""
+    if (error := message.error()) is not None:
+        if error.retriable() or error.code() in _PASSING:
+            return None
+        raise kafka.problem(settings, error)
+    try:
+        return decode_alert(message.value() or b"")
+    except msgspec.DecodeError:
+        place = f"{message.topic()} [{message.partition()}] at offset {message.offset()}"
+        log.warning("skipped %s: the record is no alert", place)
+        return None
+
+
+def json_lines(out: TextIO) -> Callable[[Alert], None]:
+    """Return what prints an alert as one line of JSON."""
+
+    def show(alert: Alert) -> None:
+        print(encode(alert).decode(), file=out, flush=True)
+
+    return show
+
+
+def table(out: TextIO) -> Callable[[Alert], None]:
+    """Print a header and return what prints an alert as a row: a table that can be scrolled, piped and kept."""
+    console = Console(file=out, highlight=False)
+    console.print(Text(_ROW.format("time of R (UTC)", "patient", "lead", "score", "above", "reason"), style="bold"))
+
+    def show(alert: Alert) -> None:
+        when = datetime.fromtimestamp(alert.r_time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+        score, threshold = f"{alert.score:.2f}", f"{alert.threshold:.2f}"
+        row = _ROW.format(when, alert.patient, alert.lead, score, threshold, alert.reason)
+        console.print(Text(row), soft_wrap=True)
+
+    return show
+
+
+@contextmanager
+def _progress(name: str, beats: int) -> Iterator[Callable[[], None]]:
+    """Show a progress bar on stderr, where that is a terminal; yields what counts one beat."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(f"beats of {name}", total=beats)
+        yield lambda: bar.advance(task)
