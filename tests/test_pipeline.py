@@ -17,7 +17,7 @@ from training.parameters import Parameters
 
 torch.set_num_threads(1)
 FS_HZ = 360
-PARAMETERS = Parameters(epochs=2, batch=50, references=150, perplexity=10.0)
+PARAMETERS = Parameters(epochs=1, cooldown=1, batch=50, references=150, perplexity=10.0)
 
 
 def made_record(name: str, seed: int, beats: int = 160) -> Record:

@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("beta", float, "beta of eq. 1, above 0"),
         ("capacity", float, "C at the end, nats"),
         ("epochs", int, "passes over the data"),
+        ("cooldown", int, "further passes at a tenth of the learning rate"),
         ("references", int, "normal beats in the map"),
         ("perplexity", float, "of the t-SNE map"),
         ("seed", int, "of weights, order and map"),
@@ -53,7 +54,7 @@ def parameters(args: argparse.Namespace) -> Parameters:
         normal=tuple(sorted(set(normal), key=_CLASSES.index)),
         keep_mixed_windows=args.keep_mixed_windows,
         rr_window="centred" if args.csv else args.rr_window,
-        **{name: getattr(args, name) for name in ("latent", "beta", "capacity", "epochs", "references", "perplexity", "seed")},
+        **{name: getattr(args, name) for name in ("latent", "beta", "capacity", "epochs", "cooldown", "references", "perplexity", "seed")},
     )
 
 

@@ -23,6 +23,7 @@ from training.losses import beta_vae_loss, capacity
 from training.models import BetaVAE
 from training.parameters import Parameters
 
+COOLING = 0.1  # share of the learning rate in the cool-down
 WATCHED = 2000  # beats that the loss printed beside the training loss is taken from
 LIBRARIES = ("torch", "numpy", "openTSNE", "wfdb", "onnx", "onnxruntime-gpu", "ecgwatch")
 
@@ -77,15 +78,19 @@ def fit(
     seed_all(parameters.seed, 0)
     model = BetaVAE(x_train.shape[1], parameters.latent).to(on)
     optimizer = torch.optim.Adam(model.parameters(), lr=parameters.learning_rate, fused=True)
+    epochs = parameters.epochs + parameters.cooldown
     done, losses = _resume(folder, model, optimizer)
     if done:
-        print(f"continuing {folder} after epoch {done} of {parameters.epochs}")
+        print(f"continuing {folder} after epoch {done} of {epochs}")
     data = torch.from_numpy(x_train).to(on)
     watch = torch.from_numpy(x_watch[:: max(1, len(x_watch) // WATCHED)]).to(on)
     steps = len(data) // parameters.batch * parameters.epochs
-    last = parameters.epochs if stop_after is None else min(stop_after, parameters.epochs)
+    last = epochs if stop_after is None else min(stop_after, epochs)
     with tqdm(total=last, initial=done, unit="epoch", desc="training") as bar:
         for epoch in range(done, last):
+            cooling = epoch >= parameters.epochs
+            for group in optimizer.param_groups:
+                group["lr"] = parameters.learning_rate * (COOLING if cooling else 1)
             row = _epoch(model, optimizer, data, parameters, epoch, steps, bar.set_postfix)
             row["watched_nse"] = mean_nse(model, watch)
             losses.append({"epoch": epoch + 1, **row})
