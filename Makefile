@@ -6,7 +6,7 @@ VENV := .venv
 DEMO_VENV := .venv-demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench excerpts schemas clean
+.PHONY: help demo test lint format bench excerpts picture schemas clean
 
 help:  ## this text
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ bench: $(VENV)/installed  ## measure on a real Kafka: a table, and the same as J
 
 excerpts: $(VENV)/installed  ## make the demo's excerpts again, from the records in the data directory
 	$(VENV)/bin/python -m training.excerpts
+
+picture: $(VENV)/installed  ## run the demo and save its picture for the README
+	$(VENV)/bin/ecgwatch demo --svg docs/demo.svg
 
 schemas: $(VENV)/installed  ## write the JSON Schemas of the topics
 	$(VENV)/bin/ecgwatch schemas --directory docs/schemas

@@ -36,7 +36,7 @@ def entry() -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Run one command and return its exit code; errors that a user can cure are one line on stderr."""
-    args = _parser(with_training=argv[:1] == ["train"]).parse_args(argv)
+    args = parser(with_training=argv[:1] == ["train"]).parse_args(argv)
     try:
         settings = config.load(args.config)
         return args.command(args, settings)
@@ -67,7 +67,13 @@ def _demo(args: argparse.Namespace, settings: config.Settings) -> int:
     from ecgwatch import demo
 
     return demo.run(
-        settings, records=args.records, speed=args.speed, seconds=args.seconds, rate=args.rate, plain=args.plain
+        settings,
+        records=args.records,
+        speed=args.speed,
+        seconds=args.seconds,
+        rate=args.rate,
+        plain=args.plain,
+        svg=args.svg,
     )
 
 
@@ -105,7 +111,8 @@ def _alerts(args: argparse.Namespace, settings: config.Settings) -> int:
 def _bundle_show(args: argparse.Namespace, settings: config.Settings) -> int:
     from ecgwatch import bundle
 
-    print(bundle.describe(bundle.load(args.bundle or settings.model.bundle)))
+    loaded = bundle.load(args.bundle or settings.model.bundle)
+    print(loaded.card if args.card else bundle.describe(loaded))
     return 0
 
 
@@ -130,19 +137,20 @@ def _schemas(args: argparse.Namespace, settings: config.Settings) -> int:
     return 0
 
 
-def _parser(with_training: bool) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser(with_training: bool) -> argparse.ArgumentParser:
+    """Return the parser of all commands; with_training: also load the options of `train`."""
+    top = argparse.ArgumentParser(
         prog="ecgwatch",
         description="Watch electrocardiograms: score each heartbeat that arrives on Kafka, publish alerts.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"ecgwatch {version('ecgwatch')}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    top.add_argument("--version", action="version", version=f"ecgwatch {version('ecgwatch')}")
+    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_service(commands)
     _add_clients(commands)
     _add_models(commands, with_training)
-    return parser
+    return top
 
 
 def _add_service(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -186,6 +194,7 @@ def _add_service(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="R",
         help="take the threshold meant for this rate; default: the highest there is, so that a minute shows some",
     )
+    demo.add_argument("--svg", type=Path, metavar="FILE", help="save the last picture")
     demo.add_argument("--plain", action="store_true", help="print lines instead of the live view; so does a pipe")
 
 
@@ -256,7 +265,9 @@ def _add_models(commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
         ("show", _bundle_show, "print what a bundle takes, how it was made, and its figures"),
         ("verify", _bundle_verify, "check every file of a bundle against its hash; 0 is whole"),
     ):
-        action = _command(actions, name, function, summary, f"ecgwatch bundle {name}\necgwatch bundle {name} mine.zip")
+        action = _command(
+            actions, name, function, summary, f"ecgwatch bundle {name}\necgwatch bundle {name} runs/mine/bundle"
+        )
         action.add_argument(
             "bundle", nargs="?", metavar="BUNDLE", help="'default', a folder or a .zip; default: the settings'"
         )

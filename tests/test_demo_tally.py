@@ -25,12 +25,12 @@ def alert(beat_id):
 def test_an_alert_on_a_ventricular_beat_is_right():
     judged = tally(a="V").alerted(alert("a"))
     assert judged.is_right
-    assert judged.verdict == "right: annotated as a ventricular ectopic beat"
+    assert judged.verdict == "right: ventricular ectopic beat"
 
 
 def test_an_alert_on_a_normal_beat_is_false():
     made = tally(a="N")
-    assert made.alerted(alert("a")).verdict == "false alert: annotated as a normal beat"
+    assert made.alerted(alert("a")).verdict == "false alert: normal beat"
     assert (made.total.right_alerts, made.total.false_alerts) == (0, 1)
 
 

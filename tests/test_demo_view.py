@@ -37,7 +37,7 @@ def test_the_picture_shows_patient_record_annotations_and_the_judged_alerts():
         "233",
         "V··",
         "✓ bed-1",
-        "right: annotated as a ventricular",
+        "right: ventricular ectopic beat",
         "✗ bed-1",
         "false alert",
         "1 of 1",
@@ -64,6 +64,12 @@ def test_the_picture_fits_a_terminal_and_always_shows_the_last_alerts(height):
     text = drawn(watched(), width=80, height=height)
     assert text.count("\n") < height
     assert "✗ bed-1" in text
+
+
+def test_the_svg_shows_the_picture_and_loads_nothing():
+    svg = view.as_svg(FACTS, watched(), ["one"])
+    assert "bed-1" in svg
+    assert "url(http" not in svg
 
 
 def test_a_threshold_of_zero_or_below_can_be_drawn():

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, Producer, TopicPartition
@@ -44,17 +45,20 @@ def run(
     seconds: float | None = None,
     rate: float | None = None,
     plain: bool = False,
+    svg: Path | None = None,
     console: Console | None = None,
 ) -> int:
     """Run the demo to the end of its excerpts, or for `seconds`, or until Ctrl-C, and return 0.
 
     records: names of shipped excerpts (None: all); speed: times real time; rate: false alerts per hour that the
-    threshold is meant for (None: the highest that the bundle knows); plain: lines instead of the live picture.
+    threshold is meant for (None: the highest that the bundle knows); plain: lines instead of the live picture;
+    svg: where to save the last picture.
     Raises ConfigError for an unknown record, EcgwatchError where the worker ends by itself or leaves beats unanswered.
     """
     console = console or Console()
     patients = beds(records)
     plan = planned({bed: read(name) for bed, name in patients.items()}, start_ms=time.time_ns() // 1_000_000)
+    log: Sequence[str] = ()
     tally = Tally({item.beat.id: item.truth for item in plan})
     loaded = bundle.load(settings.model.bundle)
     # a threshold for the ward would show next to nothing within a minute
@@ -66,11 +70,14 @@ def run(
             _Worker(on_broker(settings, address, rate)) as worker,
             _drawing(console, plain or not console.is_terminal, facts, tally, worker.log) as draw,
         ):
+            log = worker.log
             _play(plan, _Show(_Traffic(address, tally), worker, tally, draw), speed, seconds)
     except KeyboardInterrupt:
         console.print("Stopped by Ctrl-C.")
     for line in view.summary(facts, tally):
         console.print(line, highlight=False, soft_wrap=True)
+    if svg:
+        svg.write_text(view.as_svg(facts, tally, list(log)))
     return 0
 
 
@@ -136,6 +143,9 @@ class _Worker:
             self._process.kill()
             self._process.wait()
         self._reader.join()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe:
+                pipe.close()
 
     def check(self) -> None:
         """Raise EcgwatchError, with the worker's last words, where it has ended by itself."""

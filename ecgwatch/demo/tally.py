@@ -11,11 +11,11 @@ SHOWN_ALERTS = 12
 LATENCIES = 1000
 
 CLASS_NAMES = {
-    "N": "a normal beat",
-    "S": "a supraventricular ectopic beat",
-    "V": "a ventricular ectopic beat",
-    "F": "a fusion beat",
-    "Q": "an unclassifiable beat",
+    "N": "normal beat",
+    "S": "supraventricular ectopic beat",
+    "V": "ventricular ectopic beat",
+    "F": "fusion beat",
+    "Q": "unclassifiable beat",
 }
 
 
@@ -46,7 +46,7 @@ class JudgedAlert:
     @property
     def verdict(self) -> str:
         word = "right" if self.is_right else "false alert"
-        return f"{word}: annotated as {CLASS_NAMES[self.truth.aami]}"
+        return f"{word}: {CLASS_NAMES[self.truth.aami]}"
 
 
 @dataclass
