@@ -11,22 +11,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from confluent_kafka import (
-    OFFSET_BEGINNING,
     Consumer,
-    ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AclOperation, AdminClient, NewTopic, OffsetSpec
+from confluent_kafka.admin import AclOperation, AdminClient, NewTopic
 
 from ecgwatch import config
 from ecgwatch.config import Settings
 from ecgwatch.errors import AccessError, BrokerError, ConfigError
 from ecgwatch.logs import log
 
-REQUEST_TIMEOUT_S = 5.0
+REQUEST_TIMEOUT_S = 3.0
 WAIT_LINE_S = 10.0  # how often waiting for the broker says so
 CREATE_TIMEOUT_S = 30.0
 
@@ -273,17 +271,32 @@ class Offsets(NamedTuple):
 
 
 class Group:
-    """Looks at a consumer group's offsets from outside, through clients of its own. Not thread-safe."""
+    """Looks at a consumer group from outside, as no member of it. Not thread-safe.
+
+    Offsets come through a consumer, not through librdkafka's admin client, which (2.16) aborted the process when the
+    broker went away during ListOffsets.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._group = settings.kafka.group
-        self._admin = _admin(settings)
-        self._reader: Consumer | None = None
+        self._errors = Errors()
+        options = {
+            "group.id": settings.kafka.group,
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "earliest",
+            "error_cb": self._errors,
+        }
+        self._consumer = Consumer(client_settings(settings) | options)
+
+    @property
+    def refusal(self) -> KafkaError | None:
+        """Why the broker did not let this client in, where it said so."""
+        return self._errors.refusal
 
     def partitions(self, topic: str) -> list[TopicPartition]:
         """Return the partitions of a topic; raises KafkaException."""
-        found = self._admin.list_topics(topic, timeout=REQUEST_TIMEOUT_S).topics[topic]
+        found = self._consumer.list_topics(topic, timeout=REQUEST_TIMEOUT_S).topics[topic]
         if found.error:
             raise KafkaException(found.error)
         return [TopicPartition(topic, number) for number in sorted(found.partitions)]
@@ -291,47 +304,24 @@ class Group:
     def offsets(self, partitions: Iterable[TopicPartition]) -> dict[tuple[str, int], Offsets]:
         """Return the offsets of partitions, (topic, number) -> Offsets; raises KafkaException."""
         asked = [TopicPartition(p.topic, p.partition) for p in partitions]
-        if not asked:
-            return {}
-        wanted = ConsumerGroupTopicPartitions(self._group, asked)
-        answers = (
-            self._admin.list_consumer_group_offsets([wanted], request_timeout=REQUEST_TIMEOUT_S)[self._group],
-            self._admin.list_offsets(dict.fromkeys(asked, OffsetSpec.earliest()), request_timeout=REQUEST_TIMEOUT_S),
-            self._admin.list_offsets(dict.fromkeys(asked, OffsetSpec.latest()), request_timeout=REQUEST_TIMEOUT_S),
-        )
-        committed = {(p.topic, p.partition): p.offset for p in answers[0].result().topic_partitions}
-        low = {(p.topic, p.partition): future.result().offset for p, future in answers[1].items()}
-        end = {(p.topic, p.partition): future.result().offset for p, future in answers[2].items()}
-        return {
-            key: Offsets(low[key], end[key], committed[key] if committed.get(key, -1) >= 0 else None) for key in end
-        }
-
-    def members(self) -> list[tuple[str, str, set[int]]]:
-        """Return (client id, host, partition numbers) of each member of the group; raises KafkaException."""
-        future = self._admin.describe_consumer_groups([self._group], request_timeout=REQUEST_TIMEOUT_S)[self._group]
-        return [
-            (member.client_id, member.host, {p.partition for p in member.assignment.topic_partitions})
-            for member in future.result().members
-        ]
+        found = {}
+        for p in self._consumer.committed(asked, timeout=REQUEST_TIMEOUT_S) if asked else ():
+            if p.error:
+                raise KafkaException(p.error)
+            low, end = self._consumer.get_watermark_offsets(p, timeout=REQUEST_TIMEOUT_S)
+            found[p.topic, p.partition] = Offsets(low, end, p.offset if p.offset >= 0 else None)
+        return found
 
     def holds_record(self, topic: str, partition: int, first: int, end: int) -> bool:
         """Say whether a record stands at an offset from `first` up to, not including, `end`.
 
         Offsets without one are the markers of transactions and what compaction removed. Raises KafkaException.
         """
-        if self._reader is None:
-            options: dict[str, Any] = {
-                "group.id": self._group,
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-                "auto.offset.reset": "earliest",
-            }
-            self._reader = Consumer(client_settings(self._settings) | options)
-        self._reader.assign([TopicPartition(topic, partition, first if first >= 0 else OFFSET_BEGINNING)])
+        self._consumer.assign([TopicPartition(topic, partition, first)])
         try:
-            message = self._reader.poll(REQUEST_TIMEOUT_S)
+            message = self._consumer.poll(REQUEST_TIMEOUT_S)
         finally:
-            self._reader.unassign()
+            self._consumer.unassign()
         if message is None:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
         if (error := message.error()) is not None:
@@ -340,10 +330,18 @@ class Group:
             raise KafkaException(error)
         return int(message.offset() or 0) < end
 
+    def members(self) -> dict[str, set[int]]:
+        """Return the members, "client id at host", with the numbers of their partitions; raises KafkaException."""
+        group = self._settings.kafka.group
+        description = _admin(self._settings).describe_consumer_groups([group], request_timeout=REQUEST_TIMEOUT_S)[group]
+        return {
+            f"{member.member_id} at {member.host}": {p.partition for p in member.assignment.topic_partitions}
+            for member in description.result().members
+        }
+
     def close(self) -> None:
-        """End the reading client."""
-        if self._reader is not None:
-            self._reader.close()
+        """End the client."""
+        self._consumer.close()
 
 
 def _admin(settings: Settings, errors: Errors | None = None) -> AdminClient:

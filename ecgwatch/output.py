@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from ecgwatch import kafka
+from ecgwatch.batch import Record, cut
 from ecgwatch.config import Settings
 from ecgwatch.errors import BrokerError
-from ecgwatch.batch import Record, cut
 
 _POLL_S = 0.2
 

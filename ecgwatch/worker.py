@@ -37,12 +37,12 @@ from mode.utils.queues import ThrowableQueue
 
 from ecgwatch import bundle as bundles
 from ecgwatch import kafka, logs
+from ecgwatch.batch import Outcome, PatientPartitions, Received, Rules, process
 from ecgwatch.config import Settings
 from ecgwatch.errors import BrokerError, EcgwatchError, ScoringError
 from ecgwatch.logs import log
 from ecgwatch.messages import CONTENT_TYPE, JSON
 from ecgwatch.output import Publisher
-from ecgwatch.batch import Outcome, PatientPartitions, Received, Rules, process
 from ecgwatch.scorer import Scorer
 from ecgwatch.watchdog import Watchdog
 
@@ -416,7 +416,9 @@ class Batches:
         committed = bool(mine) and await consumer._commit({tp: self._next[tp] for tp in mine})
         if not committed or mine != partitions:
             gone = sorted(tp.partition for tp in (partitions - mine if committed else partitions))
-            log.warning("partitions %s went to another worker meanwhile: it may score their last batch again", gone)
+            log.warning(
+                "commit refused, the group changed meanwhile: the last batch of partitions %s may be scored again", gone
+            )
 
     def _count(self, outcome: Outcome) -> None:
         if outcome.dead_letters and not self._counts["dead letters"]:

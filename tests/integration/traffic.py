@@ -83,10 +83,13 @@ class Site:
         self._workers.append(worker)
         return worker.start()
 
-    def check(self) -> "subprocess.CompletedProcess[str]":
-        """Run `ecgwatch check`."""
+    def check(self, **settings: str) -> "subprocess.CompletedProcess[str]":
+        """Run `ecgwatch check`; settings as for `worker`."""
+        mine = {f"ECGWATCH_{key.upper()}": value for key, value in settings.items()}
         command = [sys.executable, "-m", "ecgwatch", "check"]
-        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(
+            command, env=self.environment | mine, capture_output=True, text=True, timeout=60, check=False
+        )
 
     def sender(self) -> "Sender":
         return Sender(self.brokers, self.beats)

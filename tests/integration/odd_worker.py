@@ -1,0 +1,39 @@
+"""A worker whose model misbehaves as onnxruntime could: `python odd_worker.py fails|hangs`."""
+
+import sys
+import time
+
+import numpy as np
+
+from ecgwatch import config, worker
+from ecgwatch.errors import EcgwatchError
+from ecgwatch.scorer import Scorer, Scores
+
+
+class Odd(Scorer):
+    """Scores like any other while it warms up, then misbehaves."""
+
+    how = ""
+
+    def score(self, x: np.ndarray) -> Scores:
+        """Fail, or hang."""
+        if self.how == "fails":
+            raise RuntimeError("a failure that nobody foresaw")
+        if self.how == "hangs":
+            time.sleep(3600)
+        return super().score(x)
+
+
+def make(*arguments: object) -> Scorer:
+    """Make the scorer; it misbehaves from now on."""
+    scorer = Odd(*arguments)  # type: ignore[arg-type]
+    scorer.how = sys.argv[1]
+    return scorer
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(worker.run(config.load(), make))
+    except EcgwatchError as error:
+        print(f"ecgwatch: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,70 @@
+"""What looks alive and is stuck: the watchdog ends it, `ecgwatch check` tells it from outside."""
+
+import signal
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer
+
+from tests.integration.traffic import SESSION_S, Site, until
+
+pytestmark = pytest.mark.kafka
+ODD = str(Path(__file__).with_name("odd_worker.py"))
+
+
+def test_the_watchdog_ends_a_worker_whose_commits_are_frozen_with_75(site: Site):
+    worker = site.worker(ODD, "hangs", worker_stuck_after_s="3").ready()
+    site.sender().send(1)
+    assert worker.exit_code() == 75
+    assert "ERROR stuck: 1 records wait in partition " in worker.log.splitlines()[-1]
+
+
+def test_check_passes_on_a_worker_that_works_and_says_so(site: Site):
+    worker = site.worker().ready()
+    sender = site.sender()
+    with sender.at_rate(20):
+        until(lambda: site.scored(), 10, "beats are scored")
+        done = site.check()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"group {site.group}: 1 workers, 6 partitions, ")
+    assert done.stdout.count("\n") == 1
+    assert worker.stop()[0] == 0
+
+
+def test_check_fails_on_frozen_commits(site: Site):
+    site.worker(ODD, "hangs").ready()
+    site.sender().send(3)
+    done = site.check()
+    assert (done.returncode, done.stdout) == (75, "")
+    assert "records wait in partitions" in done.stderr
+    assert "and nothing was committed" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_check_fails_on_a_worker_stopped_by_sigstop(site: Site):
+    worker = site.worker().ready()
+    worker.send(signal.SIGSTOP)
+    until(lambda: site.check().returncode == 75, 4 * SESSION_S, "check fails")
+    assert f"group {site.group} has no members" in site.check().stderr
+
+
+def test_check_without_a_broker_is_one_line(site: Site):
+    done = site.check(kafka_brokers="127.0.0.1:9")
+    assert done.returncode == 69
+    assert done.stderr.count("\n") == 1
+
+
+def test_markers_of_transactions_are_no_lost_beats_and_no_stuck_worker(site: Site):
+    worker = site.worker(worker_stuck_after_s="2").ready()
+    producer = Producer({"bootstrap.servers": site.brokers, "transactional.id": site.group, "log_level": 0})
+    producer.init_transactions(20)
+    for _ in range(3):
+        producer.begin_transaction()
+        producer.produce(site.beats, key="patient", value=b"no beat", partition=0)
+        producer.commit_transaction(20)
+    until(lambda: len(site.read(site.dead_letters)) == 3, 10, "the messages are handled")
+    with pytest.raises(AssertionError):
+        until(lambda: worker.process.poll() is not None, 5, "the worker ends")
+    assert "lost" not in worker.log
+    assert site.check().returncode == 0
+    assert worker.stop()[0] == 0
