@@ -7,6 +7,7 @@ median over 10 s around the beat, 5 s of them in the future; here it is that of 
 
 from collections.abc import Sequence
 from functools import cache
+from statistics import median
 from typing import Annotated, Literal, NamedTuple
 
 import msgspec
@@ -53,18 +54,37 @@ def prepare(beats: Sequence[Beat], contract: Contract) -> Prepared:
 
     Reasons: lead, too-few-rr, too-short, flat, centred.
     """
-    medians = np.empty(len(beats))
-    refused: dict[int, MessageError] = {}
-    for number, beat in enumerate(beats):
-        try:
-            medians[number] = _check(beat, contract)
-        except MessageError as error:
-            refused[number] = error
+    if contract.rr_window != "past":
+        error = MessageError("centred", "this bundle was made for parity: its segments look 5 s ahead; it cannot serve")
+        return Prepared(
+            np.zeros((0, contract.length), np.float32), np.zeros(0, int), dict.fromkeys(range(len(beats)), error)
+        )
+    refused = {number: error for number, beat in enumerate(beats) if (error := _refusal(beat, contract))}
+    medians = np.array(
+        [
+            0.0 if number in refused else median_rr_s(beat.rr_ms, contract.rr_window_s)
+            for number, beat in enumerate(beats)
+        ]
+    )
+    needed_s = (segment_length(medians, contract) - 1) / contract.fs_hz
+    after_s = np.array([(len(beat.samples) - 1 - beat.r_index) / beat.fs_hz for beat in beats])
+    for number in np.flatnonzero(after_s < needed_s).tolist():
+        text = f"{after_s[number]:.3f} s of signal after R; this beat's segment needs {needed_s[number]:.3f} s"
+        refused.setdefault(number, MessageError("too-short", text))
     kept = np.array([number for number in range(len(beats)) if number not in refused], int)
-    x, flat = segments([beats[number] for number in kept], medians[kept], contract)
+    x, flat = segments([beats[number] for number in kept.tolist()], medians[kept], contract)
     for number in kept[flat].tolist():
         refused[number] = MessageError("flat", "the segment after R is flat: no electrode, or a saturated amplifier")
     return Prepared(x[~flat], kept[~flat], refused)
+
+
+def _refusal(beat: Beat, contract: Contract) -> MessageError | None:
+    if contract.leads and beat.lead not in contract.leads:
+        return MessageError("lead", f"the model knows lead {' and '.join(contract.leads)}; this beat has another")
+    if len(beat.rr_ms) < contract.rr_intervals:
+        text = f"{len(beat.rr_ms)} RR intervals before the beat; the model needs {contract.rr_intervals}"
+        return MessageError("too-few-rr", text)
+    return None
 
 
 def median_rr_s(rr_ms: np.ndarray, window_s: float) -> float:
@@ -72,9 +92,8 @@ def median_rr_s(rr_ms: np.ndarray, window_s: float) -> float:
 
     rr_ms: oldest first, the last ends at the beat. The last one counts however long it is.
     """
-    recent = rr_ms[::-1]
-    inside = max(1, int(np.searchsorted(np.cumsum(recent), window_s * 1000, side="right")))
-    return float(np.median(recent[:inside])) / 1000
+    inside = max(1, int(np.cumsum(rr_ms[::-1]).searchsorted(window_s * 1000, side="right")))
+    return median(rr_ms[-inside:].tolist()) / 1000  # a dozen numbers: too few for numpy's median to pay
 
 
 def segment_length(median_s: float | np.ndarray, contract: Contract) -> np.ndarray:
@@ -90,8 +109,8 @@ def segments(beats: Sequence[Beat], median_s: np.ndarray, contract: Contract) ->
     """
     x = np.zeros((len(beats), contract.length), np.float32)
     rates = np.array([beat.fs_hz for beat in beats])
-    for fs_hz in np.unique(rates):
-        rows = np.flatnonzero(rates == fs_hz)
+    for fs_hz in set(rates.tolist()):
+        rows = np.flatnonzero(rates == fs_hz).tolist()
         first, weights = _resampling(float(fs_hz), contract.fs_hz, contract.length)
         x[rows] = np.stack([_window(beats[row], first, len(weights)) for row in rows]) @ weights
     inside = np.arange(contract.length) < segment_length(median_s, contract)[:, None]
@@ -101,22 +120,6 @@ def segments(beats: Sequence[Beat], median_s: np.ndarray, contract: Contract) ->
     flat = span[:, 0] < 1e-3  # a microvolt: below it, scaling would only show the recorder's noise
     scaled = (x - low) / np.where(flat[:, None], 1, span)
     return np.where(inside & ~flat[:, None], scaled, 0).astype(np.float32), flat
-
-
-def _check(beat: Beat, contract: Contract) -> float:
-    """Return the beat's median RR interval in seconds; raise MessageError where it does not fit."""
-    if contract.rr_window != "past":
-        raise MessageError("centred", "this bundle was made for parity: its segments look 5 s ahead and cannot be served")
-    if contract.leads and beat.lead not in contract.leads:
-        raise MessageError("lead", f"lead {beat.lead} is not one that the model knows: {', '.join(contract.leads)}")
-    if len(beat.rr_ms) < contract.rr_intervals:
-        raise MessageError("too-few-rr", f"{len(beat.rr_ms)} RR intervals before the beat; the model needs {contract.rr_intervals}")
-    median_s = median_rr_s(beat.rr_ms, contract.rr_window_s)
-    after_s = (len(beat.samples) - 1 - beat.r_index) / beat.fs_hz
-    needed_s = (int(segment_length(median_s, contract)) - 1) / contract.fs_hz
-    if after_s < needed_s:
-        raise MessageError("too-short", f"{after_s:.3f} s of signal after R; this beat's segment needs {needed_s:.3f} s")
-    return median_s
 
 
 def _window(beat: Beat, first: int, count: int) -> np.ndarray:

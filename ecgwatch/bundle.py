@@ -6,7 +6,6 @@ that of bundle.json itself, so that a changed byte anywhere is refused (and `sha
 
 import hashlib
 import io
-import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from ecgwatch.beats import Contract
 from ecgwatch.errors import BundleError, ConfigError
 from ecgwatch.tsne_map import ReferenceMap
 
-FORMAT_VERSION = 1
+FORMAT_VERSION: Literal[1] = 1
 MANIFEST, SUMS = "bundle.json", "SHA256SUMS"
 MODEL, MAP, CARD = "model.onnx", "map.npz", "MODEL_CARD.md"
 MAX_FILE_BYTES = 200_000_000  # what a bundle's file may unpack to
@@ -30,11 +29,7 @@ MAX_FILE_BYTES = 200_000_000  # what a bundle's file may unpack to
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
 
-class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    pass
-
-
-class Scale(_Part):
+class Scale(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How one term is scaled: (value - median) / (upper - median), by its quantiles on held-out normal beats."""
 
     median: float
@@ -42,14 +37,14 @@ class Scale(_Part):
     limit: float  # the 99 % quantile: what an alert's reason calls the limit of normal beats
 
 
-class Threshold(_Part):
+class Threshold(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Score above which a beat is an alert, for a target rate of false alerts per hour of normal rhythm."""
 
     false_alerts_per_hour: Annotated[float, Meta(gt=0)]
     score: float
 
 
-class MapSettings(_Part):
+class MapSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the reference map was made and is used (ecgwatch.tsne_map)."""
 
     references: Annotated[int, Meta(ge=2)]
@@ -58,7 +53,7 @@ class MapSettings(_Part):
     mean_z: Annotated[float, Meta(gt=0)]
 
 
-class Manifest(_Part):
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """bundle.json."""
 
     format_version: Literal[1]
@@ -98,7 +93,10 @@ class Bundle:
             if threshold.false_alerts_per_hour == false_alerts_per_hour:
                 return threshold.score
         rates = ", ".join(f"{t.false_alerts_per_hour:g}" for t in self.manifest.thresholds)
-        raise ConfigError(f"[alerts] false_alerts_per_hour = {false_alerts_per_hour:g}: bundle {self.manifest.name} is calibrated for {rates}")
+        raise ConfigError(
+            f"[alerts] false_alerts_per_hour = {false_alerts_per_hour:g}: "
+            f"bundle {self.manifest.name} is calibrated for {rates}"
+        )
 
 
 def load(name_or_path: str | Path) -> Bundle:
@@ -133,7 +131,7 @@ def pack(folder: Path, file: Path) -> None:
     with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in (MANIFEST, SUMS, MODEL, MAP, CARD):
             archive.writestr(zipfile.ZipInfo(name), (folder / name).read_bytes(), zipfile.ZIP_DEFLATED)
-    os.replace(partial, file)
+    partial.replace(file)
 
 
 def describe(bundle: Bundle) -> str:
@@ -152,7 +150,10 @@ def _read(where: str) -> dict[str, bytes]:
             return {name: (path / name).read_bytes() for name in (MANIFEST, SUMS, MODEL, MAP, CARD)}
         return _unzip(path.read_bytes())
     except FileNotFoundError as error:
-        raise BundleError(f"bundle {where}: {Path(error.filename).name} is missing; train one with 'ecgwatch train', or name it in [model] bundle") from None
+        raise BundleError(
+            f"bundle {where}: {Path(error.filename).name} is missing; "
+            "train one with 'ecgwatch train', or name it in [model] bundle"
+        ) from None
     except OSError as error:
         raise BundleError(f"bundle {where}: cannot be read: {error.strerror}") from None
     except (zipfile.BadZipFile, KeyError, NotImplementedError) as error:

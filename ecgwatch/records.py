@@ -85,7 +85,7 @@ def _channel(names: list[str], lead: str | None, path: Path) -> int:
 
 
 def read_excerpt(path: Any) -> Record:
-    """Read an excerpt as shipped for the demo: an .npz of name, fs_hz, lead, signal_adu, adu_per_mv, baseline, r_samples, symbols."""
+    """Read an excerpt as shipped for the demo (training/excerpts.py writes them)."""
     with np.load(path, allow_pickle=False) as data:
         signal = (data["signal_adu"].astype(np.float64) - float(data["baseline"])) / float(data["adu_per_mv"])
         return Record(

@@ -1,7 +1,7 @@
 """A batch of beats -> scores; the only module that imports onnxruntime.
 
-    from ecgwatch import bundle, scorer
-    scores = scorer.Scorer(bundle.load("default")).score(x)     # x: float32[n, 187]; scores.score: float64[n]
+from ecgwatch import bundle, scorer
+scores = scorer.Scorer(bundle.load("default")).score(x)     # x: float32[n, 187]; scores.score: float64[n]
 """
 
 import ctypes
@@ -18,7 +18,14 @@ from ecgwatch.errors import BundleError, ConfigError, ScoringError
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 _ORT = onnxruntime.capi.onnxruntime_pybind11_state
 # onnxruntime's own errors have no common base below Exception
-_ORT_ERRORS = (_ORT.Fail, _ORT.InvalidArgument, _ORT.InvalidGraph, _ORT.InvalidProtobuf, _ORT.NotImplemented, _ORT.RuntimeException)
+_ORT_ERRORS = (
+    _ORT.Fail,
+    _ORT.InvalidArgument,
+    _ORT.InvalidGraph,
+    _ORT.InvalidProtobuf,
+    _ORT.NotImplemented,
+    _ORT.RuntimeException,
+)
 
 
 class Scores(NamedTuple):
@@ -36,7 +43,7 @@ class Model:
         """Start a session.
 
         provider: auto takes CUDA where it works, else the CPU; cuda demands it. threads: of one call on the CPU, 0 for
-        all cores. Raises ConfigError when CUDA is demanded and absent, BundleError for a model that onnxruntime refuses.
+        all cores. Raises ConfigError when CUDA is demanded and absent, BundleError for a model that is refused.
         """
         self._session = _session(model, provider, threads)
         # what the session really uses: the list of available providers names CUDA even without a GPU
@@ -64,7 +71,9 @@ class Scorer:
         self.bundle = bundle
         self._model = Model(bundle.model, provider, threads)
         self.provider = self._model.provider
-        self.score(np.full((1, self.contract.length), 0.5, np.float32))  # the first call allocates; no beat waits for it
+        self.score(
+            np.full((1, self.contract.length), 0.5, np.float32)
+        )  # the first call allocates; no beat waits for it
 
     @property
     def contract(self) -> Contract:
@@ -81,7 +90,9 @@ class Scorer:
         latents, nse = self._model.encode(x)
         distance = self.bundle.map.distance(latents)
         manifest = self.bundle.manifest
-        combined = manifest.alpha * scaled(nse, manifest.nse) + (1 - manifest.alpha) * scaled(distance, manifest.distance)
+        combined = manifest.alpha * scaled(nse, manifest.nse) + (1 - manifest.alpha) * scaled(
+            distance, manifest.distance
+        )
         if not np.isfinite(combined).all():
             raise ScoringError("the model gave a score that is no number")
         return Scores(nse, distance, combined)

@@ -11,8 +11,8 @@ point are normalised to 1 however far its neighbours are. The repair used here, 
    The references' share m = sum_j p_j is near 1 for a beat as close to normal beats as they are to each other, and
    goes to 0 for an outlier. It is the mass that t-SNE's normalisation per point throws away.
 2. Position. In the frozen map the point is attracted with m * w and repelled with the sum of w^2 / (N Zbar), where
-   w = 1 / (1 + r^2) and Zbar is the mean over references of sum_j 1 / (1 + |y_i - y_j|^2). Seen from the distance r, its n
-   neighbours are one place; both forces balance where w = m Zbar / n, that is, where
+   w = 1 / (1 + r^2) and Zbar is the mean over references of sum_j 1 / (1 + |y_i - y_j|^2). Seen from the distance r,
+   its n neighbours are one place; both forces balance where w = m Zbar / n, that is, where
        1 + r^2 = n / (m Zbar).
 3. D. The beat is drawn outward from its neighbours, from the middle of the map, at the first place whose nearest
    reference is r away. So D (eq. 4, k = 1) of the drawn position is r, and r needs no drawing.
@@ -78,11 +78,11 @@ class ReferenceMap:
         return mass_against_peers(squared, self.peer_distances**2, self.perplexity)
 
     def distance(self, latents: np.ndarray) -> np.ndarray:
-        """Return D (eq. 4, k = 1): the distance in the map to the nearest normal beat, float64[m], for latents float32[m, d]."""
+        """Return D (eq. 4, k = 1), the map distance to the nearest normal beat: latents float32[m, d] -> float64[m]."""
         return radius(self.affinity_mass(latents), self.perplexity, self.mean_z)
 
     def place(self, latents: np.ndarray) -> np.ndarray:
-        """Return where the beats are drawn, float64[m, 2]: outward from their nearest reference, `distance` from any."""
+        """Return where the beats are drawn, float64[m, 2]: outward from the nearest reference, `distance` from any."""
         middle = self.positions.mean(axis=0)
         centred = latents - self.centre
         rows = np.concatenate([centred, np.ones((len(latents), 1), np.float32)], axis=1)

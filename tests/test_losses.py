@@ -5,6 +5,7 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from training.losses import beta_vae_loss, capacity
+import itertools
 
 
 def test_kl_is_that_of_a_gaussian_against_the_standard_normal() -> None:
@@ -24,6 +25,6 @@ def test_the_total_is_the_squared_error_plus_beta_times_the_distance_of_kl_from_
 def test_capacity_grows_from_zero_and_stays_at_its_final_value() -> None:
     values = [capacity(step, 100, 25.0) for step in range(100)]
     assert values[0] == 0
-    assert all(b >= a for a, b in zip(values, values[1:], strict=False))
+    assert all(b >= a for a, b in itertools.pairwise(values))
     assert values[25] == pytest.approx(12.5)
     assert values[50] == values[99] == 25.0

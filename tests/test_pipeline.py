@@ -12,7 +12,7 @@ from ecgwatch import bundle as bundles
 from ecgwatch.beats import Contract
 from ecgwatch.records import Record
 from training import calibrate, evaluate, pipeline
-from training.datasets.arrhythmia import Beats, Split, record_beats
+from training.datasets.arrhythmia import Beats, Split, join, record_beats
 from training.parameters import Parameters
 
 torch.set_num_threads(1)
@@ -31,16 +31,14 @@ def made_record(name: str, seed: int, beats: int = 160) -> Record:
     for r, symbol in zip(r_s, symbols, strict=True):
         width, height = (0.05, -1.5) if symbol == "V" else (0.012, 1.0 + 0.1 * seed)
         signal += height * np.exp(-(((t - r) / width) ** 2)) + 0.25 * np.exp(-(((t - r - 0.28) / 0.05) ** 2))
-    return Record(name, FS_HZ, "MLII", signal.astype(np.float32), np.round(r_s * FS_HZ).astype(np.int64), tuple(symbols))
+    return Record(
+        name, FS_HZ, "MLII", signal.astype(np.float32), np.round(r_s * FS_HZ).astype(np.int64), tuple(symbols)
+    )
 
 
 def made_data() -> tuple[Beats, Split]:
     parts = [record_beats(made_record(name, seed), Contract(), ["N"]) for seed, name in enumerate("abcd")]
-    fields = ("x", "classes", "records", "samples", "clean")
-    beats = Beats(
-        *(np.concatenate([getattr(part, field) for part in parts]) for field in fields),
-        hours={name: hours for part in parts for name, hours in part.hours.items()},
-    )
+    beats = join(parts)
     normal = (beats.classes == "N") & beats.clean
     return beats, Split(
         "inter-patient",
@@ -121,7 +119,9 @@ def test_thresholds_are_exceeded_at_their_rate_on_the_beats_they_come_from() -> 
     scales = calibrate.scale(nse), calibrate.scale(distance)
     hours = 1.5
     for threshold in calibrate.thresholds(nse, distance, scales, hours):
-        combined = calibrate.ALPHA * calibrate.scaled(nse, scales[0]) + (1 - calibrate.ALPHA) * calibrate.scaled(distance, scales[1])
+        combined = calibrate.ALPHA * calibrate.scaled(nse, scales[0]) + (1 - calibrate.ALPHA) * calibrate.scaled(
+            distance, scales[1]
+        )
         assert (combined > threshold.score).sum() == round(threshold.false_alerts_per_hour * hours)
 
 
@@ -146,6 +146,12 @@ def test_auroc_is_that_of_each_term() -> None:
     normal = np.array([True, True, False, False])
     classes = np.where(normal, "N", "V")
     predictions = evaluate.Predictions(
-        np.array([1.0, 2, 3, 4]), np.array([4.0, 3, 2, 1]), np.array([1.0, 3, 2, 4]), classes, classes, np.arange(4), normal
+        np.array([1.0, 2, 3, 4]),
+        np.array([4.0, 3, 2, 1]),
+        np.array([1.0, 3, 2, 4]),
+        classes,
+        classes,
+        np.arange(4),
+        normal,
     )
     assert evaluate.auroc(predictions) == {"nse": 1.0, "distance": 0.0, "score": 0.75, "normal": 2, "abnormal": 2}

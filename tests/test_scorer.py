@@ -36,7 +36,9 @@ def test_a_beat_scores_the_same_alone_in_a_batch_and_in_any_order(scorer: Scorer
 
 def test_the_score_is_equation_2_of_the_scaled_terms(scorer: Scorer, bundle: Bundle, x: np.ndarray) -> None:
     scores, manifest = scorer.score(x), bundle.manifest
-    expected = manifest.alpha * scaled(scores.nse, manifest.nse) + (1 - manifest.alpha) * scaled(scores.distance, manifest.distance)
+    expected = manifest.alpha * scaled(scores.nse, manifest.nse) + (1 - manifest.alpha) * scaled(
+        scores.distance, manifest.distance
+    )
     np.testing.assert_array_equal(scores.score, expected)
 
 

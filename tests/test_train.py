@@ -54,7 +54,9 @@ def test_training_lowers_the_reconstruction_error(x: np.ndarray, tmp_path: Path)
 
 def test_another_seed_gives_other_weights(x: np.ndarray, tmp_path: Path) -> None:
     one = fit(x, x[:10], replace(PARAMETERS, epochs=1, cooldown=0), _folder(tmp_path / "a"), torch.device("cpu"))
-    other = fit(x, x[:10], replace(PARAMETERS, epochs=1, cooldown=0, seed=7), _folder(tmp_path / "b"), torch.device("cpu"))
+    other = fit(
+        x, x[:10], replace(PARAMETERS, epochs=1, cooldown=0, seed=7), _folder(tmp_path / "b"), torch.device("cpu")
+    )
     assert not torch.equal(one.mean.weight, other.mean.weight)
 
 

@@ -15,7 +15,9 @@ def scale(values: np.ndarray) -> Scale:
     return Scale(float(median), float(upper), float(limit))
 
 
-def thresholds(nse: np.ndarray, distance: np.ndarray, scales: tuple[Scale, Scale], hours: float) -> tuple[Threshold, ...]:
+def thresholds(
+    nse: np.ndarray, distance: np.ndarray, scales: tuple[Scale, Scale], hours: float
+) -> tuple[Threshold, ...]:
     """Return the score that held-out normal beats exceed at each rate.
 
     nse, distance: float[n]; scales: theirs; hours: of normal rhythm that the beats cover. A rate that the beats are too

@@ -15,13 +15,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `ecgwatch train`."""
     parser.add_argument("--dataset", choices=("arrhythmia",), required=True, help="arrhythmia: MIT-BIH, 48 records")
     parser.add_argument("--data", type=Path, metavar="DIR", help="data directory (default: [data] directory)")
-    parser.add_argument("--csv", type=Path, metavar="DIR", help="train on the ready-made mitbih_train.csv and mitbih_test.csv there")
-    parser.add_argument("--split", choices=("inter-patient", "by-beat"), default=_DEFAULTS.split, help="default: %(default)s")
+    parser.add_argument(
+        "--csv", type=Path, metavar="DIR", help="train on the ready-made mitbih_train.csv and mitbih_test.csv there"
+    )
+    parser.add_argument(
+        "--split", choices=("inter-patient", "by-beat"), default=_DEFAULTS.split, help="default: %(default)s"
+    )
     classes = parser.add_mutually_exclusive_group()
-    classes.add_argument("--normal", nargs="+", choices=_CLASSES, metavar="CLASS", help="AAMI classes that train (default: N)")
-    classes.add_argument("--anomaly", choices=_CLASSES, metavar="CLASS", help="the paper's way: train on all classes but this one")
-    parser.add_argument("--keep-mixed-windows", action="store_true", help="also train on normal windows that hold an abnormal beat (parity)")
-    parser.add_argument("--rr-window", choices=("past", "centred"), default=_DEFAULTS.rr_window, help="centred looks 5 s ahead (parity; cannot be served)")
+    classes.add_argument(
+        "--normal", nargs="+", choices=_CLASSES, metavar="CLASS", help="AAMI classes that train (default: N)"
+    )
+    classes.add_argument(
+        "--anomaly", choices=_CLASSES, metavar="CLASS", help="the paper's way: train on all classes but this one"
+    )
+    parser.add_argument(
+        "--keep-mixed-windows",
+        action="store_true",
+        help="also train on normal windows that hold an abnormal beat (parity)",
+    )
+    parser.add_argument(
+        "--rr-window",
+        choices=("past", "centred"),
+        default=_DEFAULTS.rr_window,
+        help="centred looks 5 s ahead (parity; cannot be served)",
+    )
     for name, kind, text in (
         ("latent", int, "latent size"),
         ("beta", float, "beta of eq. 1, above 0"),
@@ -34,9 +51,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         default = getattr(_DEFAULTS, name)
         parser.add_argument(f"--{name}", type=kind, default=default, help=f"{text} (default: {default:g})")
-    parser.add_argument("--run", type=Path, metavar="DIR", help="run folder; the same folder again continues it (default: runs/<name>)")
+    parser.add_argument(
+        "--run", type=Path, metavar="DIR", help="run folder; the same folder again continues it (default: runs/<name>)"
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: %(default)s")
-    parser.add_argument("--threads", type=int, default=0, help="of torch on the CPU (default: all cores); weights repeat for the same number")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=0,
+        help="of torch on the CPU (default: all cores); weights repeat for the same number",
+    )
     parser.add_argument("--offline", action="store_true", help="never download")
 
 
@@ -50,11 +74,15 @@ def parameters(args: argparse.Namespace) -> Parameters:
     normal = tuple(args.normal or (c for c in _CLASSES if c != args.anomaly) if args.normal or args.anomaly else "N")
     return Parameters(
         dataset=args.dataset,
+        source="csv" if args.csv else "records",
         split="by-beat" if args.csv else args.split,
         normal=tuple(sorted(set(normal), key=_CLASSES.index)),
         keep_mixed_windows=args.keep_mixed_windows,
         rr_window="centred" if args.csv else args.rr_window,
-        **{name: getattr(args, name) for name in ("latent", "beta", "capacity", "epochs", "cooldown", "references", "perplexity", "seed")},
+        **{
+            name: getattr(args, name)
+            for name in ("latent", "beta", "capacity", "epochs", "cooldown", "references", "perplexity", "seed")
+        },
     )
 
 
@@ -74,7 +102,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     print(f"training on {on} ({torch.get_num_threads()} threads) into {folder}")
     if args.csv:
         contract = Contract(rr_window="centred", leads=())
-        beats, split = heartbeat_csv.load_split(args.csv, wanted.normal, wanted.seed)
+        beats = heartbeat_csv.load(args.csv)
+        split = heartbeat_csv.split(beats, wanted.normal)
     else:
         data = args.data or Path(settings.data.directory)
         contract = Contract(rr_window=wanted.rr_window, leads=() if wanted.split == "by-beat" else Contract().leads)

@@ -49,9 +49,12 @@ def predict(bundle: Bundle, beats: Beats, rows: np.ndarray, normal: tuple[str, .
     """Score beats as the worker does, on the CPU."""
     scorer = Scorer(bundle, provider="cpu", threads=0)
     parts = [scorer.score(beats.x[rows[start : start + _BATCH]]) for start in range(0, len(rows), _BATCH)]
+    nse, distance, score = (np.concatenate([getattr(part, term) for part in parts]) for term in TERMS)
     classes = beats.classes[rows]
     return Predictions(
-        *(np.concatenate([getattr(part, term) for part in parts]) for term in TERMS),
+        nse,
+        distance,
+        score,
         classes=classes,
         records=beats.records[rows],
         samples=beats.samples[rows],

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+import itertools
 
 DILATIONS = (1, 2, 4, 8, 16, 32)
 KERNEL = 4
@@ -43,7 +44,9 @@ class ResidualBlock(nn.Module):
 
     def _convolve(self, conv: nn.Conv1d, x: Tensor, dilation: int, offset: int = 0, every: int = 1) -> Tensor:
         padded = functional.pad(x, ((KERNEL - 1) * dilation, 0))[..., offset:]  # causal: the past only
-        return self.dropout(functional.relu(functional.conv1d(padded, conv.weight, conv.bias, every, dilation=dilation)))
+        return self.dropout(
+            functional.relu(functional.conv1d(padded, conv.weight, conv.bias, every, dilation=dilation))
+        )
 
 
 class TCN(nn.Module):
@@ -80,11 +83,17 @@ class Deconvolution(nn.Module):
         super().__init__()
         self.length = length
         self.dense = nn.Sequential(
-            nn.Linear(latent, 256), nn.ReLU(), nn.Linear(256, 384), nn.ReLU(), nn.Linear(384, 2048), nn.BatchNorm1d(2048), nn.ReLU()
+            nn.Linear(latent, 256),
+            nn.ReLU(),
+            nn.Linear(256, 384),
+            nn.ReLU(),
+            nn.Linear(384, 2048),
+            nn.BatchNorm1d(2048),
+            nn.ReLU(),
         )
         layers: list[nn.Module] = []
         channels: Sequence[int] = (512, 64, 64, 64, 32, 32, 1)
-        for here, there in zip(channels, channels[1:], strict=False):
+        for here, there in itertools.pairwise(channels):
             layers += [nn.ConvTranspose1d(here, there, 3, stride=2, padding=1, output_padding=1), nn.ReLU()]
         self.deconvolve = nn.Sequential(*layers[:-1])
 
@@ -115,7 +124,7 @@ class BetaVAE(nn.Module):
 
 
 class Serving(nn.Module):
-    """What is exported: x -> latent mean and NSE (eq. 3), through the mean instead of a sample, so that a score repeats."""
+    """What is exported: x -> latent mean and NSE (eq. 3); through the mean, not a sample, so that a score repeats."""
 
     def __init__(self, model: BetaVAE) -> None:
         super().__init__()

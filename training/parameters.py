@@ -1,6 +1,7 @@
 """Everything that decides what a run produces, in one flat place; loads no torch, so that `--help` is quick."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -8,10 +9,13 @@ class Parameters:
     """Everything that decides what a run produces."""
 
     dataset: str = "arrhythmia"
-    split: str = "inter-patient"  # or by-beat: the paper's 80/20, patients shared
+    source: Literal["records", "csv"] = "records"  # csv: the ready-made files, which name no patient
+    split: Literal["inter-patient", "by-beat"] = "inter-patient"  # or by-beat: the paper's 80/20, patients shared
     normal: tuple[str, ...] = ("N",)  # AAMI classes that train
     keep_mixed_windows: bool = False  # also train on normal windows that hold an abnormal beat (parity)
-    rr_window: str = "past"  # or centred: the original's median RR, which looks 5 s ahead (parity)
+    rr_window: Literal["past", "centred"] = (
+        "past"  # or centred: the original's median RR, which looks 5 s ahead (parity)
+    )
     latent: int = 10  # open in the paper; see training/models.py
     beta: float = 0.01  # eq. 1; the paper's best on this data set (table 2: .01 for four classes of five)
     capacity: float = 25.0  # C at the end, nats (Burgess et al. 2018); open in the paper

@@ -23,13 +23,13 @@ from training.train import fit, open_run, versions, write_atomically
 
 PROTOCOLS = {
     "inter-patient": (
-        "de Chazal's split: trained on normal beats of DS1 records, scaling and thresholds from normal beats of other DS1 "
-        "records, tested on DS2; no patient in two parts; paced records and 201 (the same person as 202) left out; "
+        "de Chazal's split: trained on normal beats of DS1 records, scaling and thresholds from normal beats of other "
+        "DS1 records, tested on DS2; no patient in two parts; paced records and 201 (the same person as 202) left out; "
         "AUROC over beats after the first 5 minutes"
     ),
     "by-beat": (
-        "the paper's 80/20 split by beat over all 48 records, stratified by class; training and test share patients, and "
-        "neighbouring segments share samples; scaling and thresholds from a tenth of the training part"
+        "the paper's 80/20 split by beat over all 48 records, stratified by class; training and test share patients, "
+        "and neighbouring segments share samples; scaling and thresholds from a tenth of the training part"
     ),
 }
 
@@ -120,8 +120,9 @@ def _map(folder: Path, encoder: Model, beats: Beats, split: Split, parameters: P
     if file.exists():
         with np.load(file, allow_pickle=False) as saved:
             if np.array_equal(saved["latents"], latents):
-                made = ReferenceMap(saved["latents"], saved["positions"], saved["peers"], parameters.perplexity, float(saved["mean_z"]))
-                return made
+                return ReferenceMap(
+                    saved["latents"], saved["positions"], saved["peers"], parameters.perplexity, float(saved["mean_z"])
+                )
     print(f"t-SNE of {len(latents)} normal beats")
     made = reference_map.fit(latents, parameters.perplexity, parameters.seed)
     np.savez_compressed(

@@ -33,7 +33,9 @@ def main() -> None:
     """Train what is not trained yet, and assemble."""
     parser = argparse.ArgumentParser(prog="python -m training.release", description=__doc__)
     parser.add_argument("--runs", type=Path, default=Path("runs/release"), help="default: %(default)s")
-    parser.add_argument("--threads", type=int, default=1, help="of torch; weights repeat for the same number (default: 1)")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="of torch; weights repeat for the same number (default: 1)"
+    )
     args = parser.parse_args()
     for name, options in RUNS.items():
         for seed in SEEDS:

@@ -72,11 +72,20 @@ def _tables(figures: dict) -> list[report.Table]:
     columns = ("NSE", "D", "S", "normal beats", "abnormal beats")
     keys = ("nse", "distance", "score", "normal", "abnormal")
     tables = [
-        report.Table("AUROC", "normal against the rest", ("beats", *columns), [(n, *(r[k] for k in keys)) for n, r in figures["auroc"].items()])
+        report.Table(
+            "AUROC",
+            "normal against the rest",
+            ("beats", *columns),
+            [(n, *(r[k] for k in keys)) for n, r in figures["auroc"].items()],
+        )
     ]
     if "per_record" in figures:
         rows = [(n, *(r[k] for k in keys)) for n, r in figures["per_record"].items()]
-        tables.append(report.Table("AUROC per record", "empty where a record has one kind of beat only", ("record", *columns), rows))
+        tables.append(
+            report.Table(
+                "AUROC per record", "empty where a record has one kind of beat only", ("record", *columns), rows
+            )
+        )
     if "alerts" in figures:
         kinds = sorted(figures["alerts"][0]["sensitivity"], key=CLASSES.index) if figures["alerts"] else []
         rows = [
@@ -84,5 +93,7 @@ def _tables(figures: dict) -> list[report.Table]:
             for r in figures["alerts"]
         ]
         heads = ("target per hour", "realised on the test records", *(f"sensitivity to {kind}" for kind in kinds))
-        tables.append(report.Table("False alerts per hour of normal rhythm", "threshold from calibration patients", heads, rows))
+        tables.append(
+            report.Table("False alerts per hour of normal rhythm", "threshold from calibration patients", heads, rows)
+        )
     return tables

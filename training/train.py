@@ -5,7 +5,6 @@ model and optimiser at the end of an epoch, and every epoch draws its own random
 """
 
 import json
-import os
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -119,7 +118,8 @@ def _epoch(
     for number, rows in enumerate(_batches(order, parameters.batch, batches)):
         c = capacity(epoch * batches + number, steps, parameters.capacity)
         x = data[rows]
-        losses = beta_vae_loss(x, *model(x), beta=parameters.beta, capacity=c)
+        y, mean, log_variance = model(x)
+        losses = beta_vae_loss(x, y, mean, log_variance, parameters.beta, c)
         optimizer.zero_grad()
         losses.total.backward()
         optimizer.step()
@@ -158,7 +158,7 @@ def _save(folder: Path, model: BetaVAE, optimizer: torch.optim.Optimizer, losses
         tensors |= {f"adam.{number}.{name}": torch.as_tensor(value) for name, value in state.items()}
     partial = folder / "checkpoint.part"
     save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, partial, {"losses": json.dumps(losses)})
-    os.replace(partial, folder / "checkpoint.safetensors")
+    partial.replace(folder / "checkpoint.safetensors")
     write_atomically(folder / "losses.csv", _csv(losses))
 
 
@@ -196,4 +196,4 @@ def write_atomically(file: Path, text: str) -> None:
     """Write a text file so that a reader sees the old one or the new one, never a part."""
     partial = file.with_suffix(file.suffix + ".part")
     partial.write_text(text, encoding="utf-8")
-    os.replace(partial, file)
+    partial.replace(file)

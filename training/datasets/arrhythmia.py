@@ -19,8 +19,54 @@ from ecgwatch.records import Record, beats_of, read_wfdb
 
 CLASSES = ("N", "S", "V", "F", "Q")
 PACED = ("102", "104", "107", "217")
-DS1 = tuple("101 106 108 109 112 114 115 116 118 119 122 124 201 203 205 207 208 209 215 220 223 230".split())
-DS2 = tuple("100 103 105 111 113 117 121 123 200 202 210 212 213 214 219 221 222 228 231 232 233 234".split())
+DS1 = (
+    "101",
+    "106",
+    "108",
+    "109",
+    "112",
+    "114",
+    "115",
+    "116",
+    "118",
+    "119",
+    "122",
+    "124",
+    "201",
+    "203",
+    "205",
+    "207",
+    "208",
+    "209",
+    "215",
+    "220",
+    "223",
+    "230",
+)
+DS2 = (
+    "100",
+    "103",
+    "105",
+    "111",
+    "113",
+    "117",
+    "121",
+    "123",
+    "200",
+    "202",
+    "210",
+    "212",
+    "213",
+    "214",
+    "219",
+    "221",
+    "222",
+    "228",
+    "231",
+    "232",
+    "233",
+    "234",
+)
 # 201 (DS1) and 202 (DS2) are the same person, so 201 neither trains nor calibrates.
 SAME_PERSON_AS_IN_DS2 = ("201",)
 ELIGIBLE_DS1 = tuple(name for name in DS1 if name not in SAME_PERSON_AS_IN_DS2)
@@ -66,10 +112,17 @@ def load(folder: Path, contract: Contract, normal: Sequence[str], names: Sequenc
     folder: holds the WFDB files. Raises DataError for a missing file.
     """
     parts = [record_beats(read_wfdb(folder / name), contract, normal) for name in names]
-    return Beats(
-        *(np.concatenate([getattr(part, field) for part in parts]) for field in ("x", "classes", "records", "samples", "clean")),
-        hours={name: hours for part in parts for name, hours in part.hours.items()},
+    return join(parts)
+
+
+def join(parts: Sequence[Beats]) -> Beats:
+    """Put the beats of several records into one."""
+    x, classes, records, samples, clean = (
+        np.concatenate([getattr(part, field) for part in parts])
+        for field in ("x", "classes", "records", "samples", "clean")
     )
+    hours = {name: hours for part in parts for name, hours in part.hours.items()}
+    return Beats(x, classes, records, samples, clean, hours)
 
 
 def record_beats(record: Record, contract: Contract, normal: Sequence[str]) -> Beats:
@@ -106,7 +159,7 @@ def _centred(record: Record, beats: Sequence[Beat], contract: Contract) -> tuple
     after_s = np.array([(len(b.samples) - 1 - b.r_index) / b.fs_hz for b in beats])
     whole = (segment_length(np.nan_to_num(medians, nan=1), contract) - 1) / contract.fs_hz <= after_s
     kept = np.flatnonzero(np.isfinite(medians) & whole)
-    x, flat = segments([beats[number] for number in kept], medians[kept], contract)
+    x, flat = segments([beats[number] for number in kept.tolist()], medians[kept], contract)
     return x[~flat], kept[~flat]
 
 
@@ -123,10 +176,14 @@ def check_normal(normal: Sequence[str]) -> None:
     """Raise DataError where `normal` is empty or names a class that is none."""
     unknown = set(normal) - set(CLASSES)
     if unknown or not normal:
-        raise DataError(f"normal classes must be some of {', '.join(CLASSES)}; got {', '.join(sorted(unknown)) or 'none'}")
+        raise DataError(
+            f"normal classes must be some of {', '.join(CLASSES)}; got {', '.join(sorted(unknown)) or 'none'}"
+        )
 
 
-def split(beats: Beats, name: SplitName, normal: Sequence[str], keep_mixed_windows: bool = False, seed: int = 0) -> Split:
+def split(
+    beats: Beats, name: SplitName, normal: Sequence[str], keep_mixed_windows: bool = False, seed: int = 0
+) -> Split:
     """Assign beats to training, calibration and test.
 
     normal: classes that train. keep_mixed_windows: also train on normal beats whose window holds an abnormal one
@@ -147,4 +204,6 @@ def split(beats: Beats, name: SplitName, normal: Sequence[str], keep_mixed_windo
         of_kind = rng.permutation(np.flatnonzero(beats.classes == kind))
         is_test[of_kind[: round(0.2 * len(of_kind))]] = True
     calibrates = ~is_test & (rng.random(len(beats)) < 0.1) & np.isin(beats.classes, list(normal))
-    return Split(name, tuple(normal), *(np.flatnonzero(m) for m in (~is_test & ~calibrates & usable, calibrates, is_test)))
+    return Split(
+        name, tuple(normal), *(np.flatnonzero(m) for m in (~is_test & ~calibrates & usable, calibrates, is_test))
+    )
