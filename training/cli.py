@@ -73,11 +73,11 @@ def parameters(args: argparse.Namespace) -> Parameters:
             raise ConfigError(f"--{name} must be above 0")
     normal = tuple(args.normal or (c for c in _CLASSES if c != args.anomaly) if args.normal or args.anomaly else "N")
     return Parameters(
-        dataset=args.dataset,
+        dataset=args.dataset + "-csv" * bool(args.csv),
         source="csv" if args.csv else "records",
         split="by-beat" if args.csv else args.split,
         normal=tuple(sorted(set(normal), key=_CLASSES.index)),
-        keep_mixed_windows=args.keep_mixed_windows,
+        keep_mixed_windows=args.keep_mixed_windows or bool(args.csv),  # the files do not tell which windows are
         rr_window="centred" if args.csv else args.rr_window,
         **{
             name: getattr(args, name)

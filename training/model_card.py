@@ -143,11 +143,11 @@ def _figures(manifest: Manifest) -> str:
         rows = [[name, *(_number(row.get(column)) for column in columns)] for name, row in floor.items()]
         parts.append(
             "**The floor.** Two numbers that need no training (training/floor.py): how early the beat came, and its "
-            "distance to the patient's own typical beat in the first 5 minutes; N against the rest on the same beats. "
-            "A learned score that stays below them adds nothing."
+            "distance to the patient's own typical beat in the first 5 minutes; N against the rest, same patients and "
+            "minutes. A learned score that stays below them adds nothing."
         )
         parts.append(_table(["floor", *columns], rows))
-        parts.append(_verdict(figures["auroc"], floor))
+        parts.append(_verdict(figures, floor))
     for other in figures.get("other", ()):
         parts += [f"**Another protocol**: {_sentence(other['text'])}", _auroc(other["auroc"], other.get("seeds"))]
     return "\n\n".join(parts)
@@ -172,9 +172,10 @@ def _auroc(auroc: Mapping[str, Mapping[str, Any]], seeds: Mapping[str, Any] | No
     return _table(["test beats", *TERMS.values(), "normal", "abnormal"], rows) + f"\n\n{said}"
 
 
-def _verdict(auroc: Mapping[str, Mapping[str, Any]], floor: Mapping[str, Mapping[str, float]]) -> str:
+def _verdict(figures: Mapping[str, Any], floor: Mapping[str, Mapping[str, float]]) -> str:
     """Say in words whether the score over all test beats reaches the floor."""
-    score = next(iter(auroc.values()))["score"]
+    group, values = next(iter(figures["auroc"].items()))
+    score = figures["seeds"]["auroc"][group]["score"]["mean"] if "seeds" in figures else values["score"]
     best, height = max(((name, row["all"]) for name, row in floor.items()), key=lambda pair: pair[1])
     if score > height:
         return f"The score's {score:.3f} over all test beats is above the floor's {height:.3f} ({best})."
@@ -256,19 +257,23 @@ def _weaknesses(manifest: Manifest) -> str:
 
 def _sources(manifest: Manifest) -> str:
     parameters = manifest.training["parameters"]
-    options = [f"--split {parameters['split']}", f"--normal {' '.join(parameters['normal'])}"]
-    options += ["--keep-mixed-windows"] if parameters["keep_mixed_windows"] else []
-    options += [f"--rr-window {parameters['rr_window']}"] if parameters["rr_window"] != "past" else []
+    if parameters["dataset"].endswith("-csv"):  # what else the card names follows from the files
+        options = ["--csv FOLDER"]
+    else:
+        options = [f"--split {parameters['split']}"]
+        options += ["--keep-mixed-windows"] if parameters["keep_mixed_windows"] else []
+        options += [f"--rr-window {parameters['rr_window']}"] if parameters["rr_window"] != "past" else []
+    options.append(f"--normal {' '.join(parameters['normal'])}")
     options += [
         f"--{name} {parameters[name]:g}"
-        for name in ("latent", "beta", "capacity", "epochs", "references", "perplexity", "seed")
+        for name in ("latent", "beta", "capacity", "epochs", "cooldown", "references", "perplexity", "seed")
     ]
     versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
     return f"""## Where it comes from
 
 Made {manifest.created} by (on {manifest.training["device"]}):
 
-    ecgwatch train --dataset {parameters["dataset"]} {" ".join(options)}
+    ecgwatch train --dataset {parameters["dataset"].removesuffix("-csv")} {" ".join(options)}
 
 The exported model differs from the trained one by at most {manifest.training["export_difference"]:.1g} on real beats.
 Versions: {versions}.
@@ -283,7 +288,7 @@ PhysioToolkit, and PhysioNet. Circulation 101(23):e215-e220 (2000). This bundle:
 
 
 def _records(names: Sequence[str]) -> str:
-    return f"{len(names)} records ({', '.join(names)})"
+    return f"{len(names)} {'record' if len(names) == 1 else 'records'} ({', '.join(names)})"
 
 
 def _sentence(text: str) -> str:

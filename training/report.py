@@ -241,7 +241,7 @@ def _page(report: Report, images: Mapping[str, bytes]) -> str:
             "reconstructions.png",
             images,
             "Test beats as the model sees them (from the R peak, scaled to [0, 1], padded with zeros) and what it "
-            "makes of them. For each class: the median beat by NSE, then the one at its 90 % quantile.",
+            "makes of them. Drawn at random, not chosen.",
         ),
         _picture("Training", "losses.png", images, "Means over each epoch; the held-out beats choose nothing."),
         _table(Table("Parameters", "", ("parameter", "value"), [(k, _plain(v)) for k, v in report.parameters.items()])),
