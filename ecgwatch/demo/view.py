@@ -123,7 +123,7 @@ def _patients(facts: Facts, tally: Tally, shown: int, compact: bool) -> Table:
             *_row(count, bars if compact else Text("\n").join([bars, symbols]), _last_score(tally, patient)),
             end_section=number == len(tally.patients),
         )
-    table.add_row(Text("all", style="bold"), *_row(tally.total, Text(_latency(tally), style="dim"), Text("")))
+    table.add_row(Text("all", style="bold"), *_row(tally.total, Text(_latency_cell(tally), style="dim"), Text("")))
     return table
 
 
@@ -182,6 +182,10 @@ def _judged(count: Count) -> str:
 
 def _latency(tally: Tally) -> str:
     return "from beat to score: " + ("-" if tally.latency_ms is None else f"{tally.latency_ms:.0f} ms (median)")
+
+
+def _latency_cell(tally: Tally) -> str:
+    return "" if tally.latency_ms is None else f"scored after {tally.latency_ms:.0f} ms"
 
 
 def _rate(count: Count) -> str:
