@@ -59,7 +59,7 @@ def prepare(beats: Sequence[Beat], contract: Contract) -> Prepared:
         return Prepared(
             np.zeros((0, contract.length), np.float32), np.zeros(0, int), dict.fromkeys(range(len(beats)), error)
         )
-    refused = {number: error for number, beat in enumerate(beats) if (error := _refusal(beat, contract))}
+    refused = {number: refusal for number, beat in enumerate(beats) if (refusal := _refusal(beat, contract))}
     medians = np.array(
         [
             0.0 if number in refused else median_rr_s(beat.rr_ms, contract.rr_window_s)

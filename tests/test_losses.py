@@ -1,11 +1,12 @@
 """The objective of eq. 1."""
 
+import itertools
+
 import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
 from training.losses import beta_vae_loss, capacity
-import itertools
 
 
 def test_kl_is_that_of_a_gaussian_against_the_standard_normal() -> None:

@@ -9,12 +9,12 @@ What the paper leaves open, decided here once:
 - Latent size 10: openTSNE and the neighbour search see few dimensions, and `docs/training.md` shows no gain above.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-import itertools
 
 DILATIONS = (1, 2, 4, 8, 16, 32)
 KERNEL = 4
