@@ -27,7 +27,7 @@ format: $(VENV)/installed  ## put the style right
 	$(VENV)/bin/ruff format .
 
 bench: $(VENV)/installed  ## measure on a real Kafka: a table, and the same as JSON
-	$(VENV)/bin/python -m benchmarks
+	$(VENV)/bin/python -m tests.bench
 
 excerpts: $(VENV)/installed  ## make the demo's excerpts again, from the records in the data directory
 	$(VENV)/bin/python -m training.excerpts
@@ -41,15 +41,15 @@ schemas: $(VENV)/installed  ## write the JSON Schemas of the topics
 clean:  ## remove the environments and caches
 	rm -rf $(VENV) $(DEMO_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-# Environments are made again when the dependencies change.
+# Environments are brought up to date when the dependencies change; `make clean` starts afresh.
 $(VENV)/installed: pyproject.toml
-	$(PYTHON) -m venv --clear $(VENV)
+	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
 $(DEMO_VENV)/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make demo PYTHON=...")'
 	@echo "Installing the worker's packages into $(DEMO_VENV) (once; onnxruntime is the large one)..."
-	@$(PYTHON) -m venv --clear $(DEMO_VENV)
+	@$(PYTHON) -m venv $(DEMO_VENV)
 	@$(DEMO_VENV)/bin/python -m pip install --quiet --editable .
 	@touch $@
