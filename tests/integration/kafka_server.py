@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from confluent_kafka import KafkaException
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import (
     AclBinding,
     AclOperation,
@@ -178,7 +178,7 @@ class Kafka:
             "log.dirs": str(self.folder / "data"),
             "auto.create.topics.enable": "false",  # a missing topic must be an error, as on a well-kept cluster
             "offsets.topic.replication.factor": "1",
-            "offsets.topic.num.partitions": "4",  # 50 would take a second longer to make
+            "offsets.topic.num.partitions": "1",  # one coordinator: when it answers, it does for every group
             "transaction.state.log.replication.factor": "1",
             "transaction.state.log.min.isr": "1",
             "group.initial.rebalance.delay.ms": "0",
@@ -206,12 +206,20 @@ class Kafka:
                 break
             try:
                 socket.create_connection(("127.0.0.1", self._ports[0]), 1).close()
-                self.admin().list_topics(timeout=2)
+                self._ask_the_coordinator()
                 return
             except (OSError, KafkaException):
                 time.sleep(0.1)
         self.kill()
         raise StartError(f"Kafka did not answer; the end of {self.log}: {self.log.read_text()[-1500:]}")
+
+    def _ask_the_coordinator(self) -> None:
+        """Its first question makes a new broker create the offsets topic, and its answers are errors until then."""
+        consumer = Consumer({"bootstrap.servers": self.brokers, "group.id": "anybody", "log_level": 2})
+        try:
+            consumer.committed([TopicPartition("anything", 0)], timeout=2)
+        finally:
+            consumer.close()
 
     def _end(self, signal_number: int) -> None:
         process, self._process = self._process, None

@@ -15,8 +15,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Message, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from ecgwatch import messages, records
 from ecgwatch.messages import CONTENT_TYPE, MSGPACK, Beat
@@ -47,7 +46,9 @@ class Site:
         )
         self._folder = folder
         self._workers: list[Worker] = []
-        self._admin = AdminClient(QUIET | {"bootstrap.servers": brokers})
+        # a consumer that never joins: librdkafka's admin client crashes on OffsetFetch while a coordinator moves
+        # (librdkafka issue 5040), as it does on a fresh broker
+        self._outside = Consumer(QUIET | {"bootstrap.servers": brokers, "group.id": self.group})
 
     def __enter__(self) -> "Site":
         return self
@@ -55,6 +56,7 @@ class Site:
     def __exit__(self, *_: object) -> None:
         for worker in self._workers:
             worker.kill()
+        self._outside.close()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -115,13 +117,12 @@ class Site:
 
     def lag(self) -> int:
         """How many records of the beat topic the group has not committed."""
-        numbers = self._admin.list_topics(self.beats, timeout=20).topics[self.beats].partitions
-        partitions = [TopicPartition(self.beats, number) for number in numbers]
-        wanted = ConsumerGroupTopicPartitions(self.group, partitions)
-        answer = self._admin.list_consumer_group_offsets([wanted])[self.group].result(20)
-        committed = {p.partition: max(0, p.offset) for p in answer.topic_partitions}
-        ends = self._admin.list_offsets({p: OffsetSpec.latest() for p in partitions})
-        return sum(future.result(20).offset - committed[p.partition] for p, future in ends.items())
+        numbers = self._outside.list_topics(self.beats, timeout=20).topics[self.beats].partitions
+        lag = 0
+        for p in self._outside.committed([TopicPartition(self.beats, number) for number in numbers], timeout=20):
+            _, end = self._outside.get_watermark_offsets(p, timeout=20)
+            lag += end - max(0, p.offset)
+        return lag
 
     def all_committed(self, within_s: float = 30.0) -> None:
         """Wait until the group has committed everything sent."""

@@ -1,0 +1,75 @@
+"""What a beat costs in each stage between offset and commit, without Kafka: one process, one core."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ecgwatch import bundle
+from ecgwatch.batch import Received, Rules, process
+from ecgwatch.beats import prepare
+from ecgwatch.messages import MSGPACK, decode_beats, encode_beats
+from ecgwatch.scorer import Model, Scorer
+from tests.bench.measure import Figure, cpu_us
+from tests.integration.traffic import beat
+
+BATCH = 256
+RATE = 120.0  # false alerts per hour: the threshold that lets most alerts through
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Microseconds of CPU a beat, at batch BATCH."""
+
+    decode: float
+    prepare: float
+    model: float
+    map: float
+    answers: float
+    score_records: float
+
+    @property
+    def scorer(self) -> float:
+        """Model and map: what the worker's overhead is counted beyond."""
+        return self.model + self.map
+
+
+def measure() -> tuple[list[Figure], Stages]:
+    """Time model, map and the stages around them."""
+    loaded = bundle.load("default")
+    model, scorer = Model(loaded.model, "cpu", 1), Scorer(loaded, "cpu", 1)
+    beats = [beat(number) for number in range(1024)]
+    x = prepare(beats, scorer.contract).x
+    figures, times = [], {}
+    for size in (1, 64, BATCH, 1024):
+        part = x[:size]
+        latents, _ = model.encode(part)
+        times[size] = (
+            cpu_us(lambda part=part: model.encode(part), size),
+            cpu_us(lambda latents=latents: loaded.map.distance(latents), size),
+        )
+        if size != BATCH:
+            bare, searched = times[size]
+            figures.append(Figure(f"bare model, batch {size}", bare, "us CPU/beat"))
+            figures.append(
+                Figure(f"map search and placement, batch {size}", searched, "us CPU/beat", limit=round(bare / 3, 1))
+            )
+    received = [
+        Received("beats", 0, number, one.patient.encode(), encode_beats([one], MSGPACK), MSGPACK)
+        for number, one in enumerate(beats[:BATCH])
+    ]
+    quiet = Rules(scorer, loaded, loaded.threshold(RATE), "", "alerts", "dead", BATCH)
+    full = Rules(scorer, loaded, loaded.threshold(RATE), "scores", "alerts", "dead", BATCH)
+    decode = cpu_us(lambda: [decode_beats(one.value, one.key, MSGPACK) for one in received], BATCH)
+    prepared = cpu_us(lambda: prepare(beats[:BATCH], scorer.contract), BATCH)
+    scored = cpu_us(lambda: scorer.score(x[:BATCH]), BATCH)
+    whole = cpu_us(lambda: process(received, quiet), BATCH)
+    with_scores = cpu_us(lambda: process(received, full), BATCH)
+    bare, searched = times[BATCH]
+    answers = max(0.0, whole - decode - prepared - scored)
+    return figures, Stages(decode, prepared, bare, searched, answers, max(0.0, with_scores - whole))
+
+
+def sample(count: int) -> np.ndarray:
+    """Return model inputs of real beats, float32[count, length]."""
+    contract = bundle.load("default").manifest.contract
+    return prepare([beat(number) for number in range(count)], contract).x

@@ -1,0 +1,20 @@
+"""The worker with nothing between offset and commit: `python -m tests.bench.without_model`.
+
+What is left is what Faust, aiokafka, the batching, the thread and the commits cost.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from ecgwatch import config, worker
+from ecgwatch.batch import Outcome, Received, Rules
+
+
+def nothing(batch: Sequence[Received], rules: Rules) -> Outcome:
+    """Score no beat and publish nothing."""
+    return Outcome([], len(batch), 0, 0, {})
+
+
+if __name__ == "__main__":
+    worker.process = nothing
+    sys.exit(worker.run(config.load()))
