@@ -333,7 +333,8 @@ class Group:
     def members(self) -> dict[str, set[int]]:
         """Return the members, "client id at host", with the numbers of their partitions; raises KafkaException."""
         group = self._settings.kafka.group
-        description = _admin(self._settings).describe_consumer_groups([group], request_timeout=REQUEST_TIMEOUT_S)[group]
+        admin = _admin(self._settings)  # held: its requests end with it
+        description = admin.describe_consumer_groups([group], request_timeout=REQUEST_TIMEOUT_S)[group]
         return {
             f"{member.member_id} at {member.host}": {p.partition for p in member.assignment.topic_partitions}
             for member in description.result().members
