@@ -95,6 +95,8 @@ def test_folder_and_archive_are_the_same_bundle(folder, archive):
 def test_the_same_bundle_packs_to_the_same_bytes(folder, archive, tmp_path):
     bundles.pack(folder, tmp_path / "again.zip")
     assert (tmp_path / "again.zip").read_bytes() == archive.read_bytes()
+    with zipfile.ZipFile(archive) as opened:
+        assert {info.date_time for info in opened.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
 def test_the_sums_are_what_sha256sum_reads(folder):
@@ -185,16 +187,38 @@ def test_a_manifest_that_is_no_object_is_refused(folder, text):
     assert "bundle.json" in refusal(folder)
 
 
-def test_a_pickle_in_the_map_is_refused_and_not_run(folder):
-    np.savez(folder / "map.npz", latents=np.array([print], object), allow_pickle=True)
-    rewrite(
-        folder, files={**json.loads((folder / "bundle.json").read_text())["files"], "map.npz": _sha(folder / "map.npz")}
-    )
+class Bomb:
+    """Leaves a file where it is unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.target,)
+
+
+def replace_map(folder: Path, **arrays: np.ndarray) -> None:
+    """Write other arrays as the map and make its hash right again."""
+    np.savez(folder / "map.npz", **arrays)
+    files = json.loads((folder / "bundle.json").read_text())["files"]
+    rewrite(folder, files={**files, "map.npz": hashlib.sha256((folder / "map.npz").read_bytes()).hexdigest()})
+
+
+def test_a_pickle_in_the_map_is_refused_and_not_run(folder, tmp_path):
+    replace_map(folder, latents=np.array([Bomb(tmp_path / "exploded")], object))
     assert "map.npz" in refusal(folder)
+    assert not (tmp_path / "exploded").exists()
 
 
-def _sha(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+def test_a_map_of_other_numbers_than_float32_is_refused(folder):
+    given = reference_map()
+    arrays = {
+        "latents": given.latents.astype(float),
+        "positions": given.positions,
+        "peer_distances": given.peer_distances,
+    }
+    replace_map(folder, **arrays)
+    assert "map.npz: latents is float64[6, 3], not float32[6, 3]" in refusal(folder)
 
 
 def test_a_member_that_would_unpack_beyond_the_limit_is_refused(archive, monkeypatch):
