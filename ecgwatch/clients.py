@@ -36,7 +36,12 @@ REPEATS_KNOWN = 10_000  # ids remembered; a repeat follows its original within a
 _POLL_S = 0.2  # how long Ctrl-C may have to wait for librdkafka
 _FLUSH_S = 30.0
 _MAX_IN_FLIGHT = 10_000  # beats given to librdkafka and not yet acknowledged
-_PASSING = {KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE}  # the client tries again
+_PASSING = {
+    KafkaError._ALL_BROKERS_DOWN,  # these three: the client tries again
+    KafkaError._TRANSPORT,
+    KafkaError._RESOLVE,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,  # librdkafka asks for the group's coordinator, though no group is used
+}
 _ROW = "{:<23}  {:<16}  {:<5}  {:>7}  {:>7}  {}"
 
 

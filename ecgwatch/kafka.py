@@ -7,6 +7,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -192,6 +193,8 @@ def require_topics(settings: Settings) -> None:
     uses |= {name: AclOperation.WRITE for name in (topics.scores, topics.alerts, topics.dead_letters) if name}
     try:
         missing = _missing(admin, uses)
+        if hidden := _hidden(admin, missing):
+            raise _denied(settings, uses[hidden[0]], f"topic {hidden[0]}")
         if missing and topics.create:
             _create(admin, settings, missing)
             missing = _missing(admin, uses)
@@ -219,6 +222,27 @@ def _missing(admin: AdminClient, names: Iterable[str]) -> list[str]:
     return [name for name in names if name not in known]
 
 
+def _hidden(admin: AdminClient, names: list[str]) -> list[str]:
+    """Of topics that are not listed, those that exist (or might) but not for this user."""
+    if not names:
+        return []
+    described = admin.describe_topics(TopicCollection(names), request_timeout=REQUEST_TIMEOUT_S)
+    return [name for name, future in described.items() if _code(future) == KafkaError.TOPIC_AUTHORIZATION_FAILED]
+
+
+def _code(future: Future[Any]) -> int | None:
+    """The code of the error that a request ended with; None where it went well."""
+    error = future.exception()
+    return error.args[0].code() if isinstance(error, KafkaException) else None
+
+
+def _denied(settings: Settings, operation: AclOperation, resource: str) -> AccessError:
+    user = settings.kafka.sasl_username or "(anonymous)"
+    return AccessError(
+        f"user {user} may not {operation.name.lower()} {resource}: it needs an ACL, see docs/security.md"
+    )
+
+
 def _create(admin: AdminClient, settings: Settings, names: list[str]) -> None:
     topics = settings.topics
     new = [NewTopic(name, topics.partitions, topics.replication) for name in names]
@@ -236,20 +260,22 @@ def _create(admin: AdminClient, settings: Settings, names: list[str]) -> None:
 
 def _check_access(admin: AdminClient, settings: Settings, uses: Mapping[str, AclOperation]) -> None:
     """Ask the broker what the user may do; one that does not say (no authorizer) allows everything."""
-    user = settings.kafka.sasl_username or "(anonymous)"
     described = admin.describe_topics(
         TopicCollection(list(uses)), include_authorized_operations=True, request_timeout=REQUEST_TIMEOUT_S
     )
     for name, future in described.items():
         allowed = future.result().authorized_operations
         if allowed and uses[name] not in allowed:
-            raise AccessError(f"user {user} may not {uses[name].name.lower()} topic {name}: it needs an ACL")
+            raise _denied(settings, uses[name], f"topic {name}")
     group = settings.kafka.group
-    description = admin.describe_consumer_groups(
+    answer = admin.describe_consumer_groups(
         [group], include_authorized_operations=True, request_timeout=REQUEST_TIMEOUT_S
-    )[group].result()
-    if description.authorized_operations and AclOperation.READ not in description.authorized_operations:
-        raise AccessError(f"user {user} may not read group {group}: it needs an ACL")
+    )[group]
+    if _code(answer) == KafkaError.GROUP_AUTHORIZATION_FAILED:
+        raise _denied(settings, AclOperation.READ, f"group {group}")
+    allowed = answer.result().authorized_operations
+    if allowed and AclOperation.READ not in allowed:
+        raise _denied(settings, AclOperation.READ, f"group {group}")
 
 
 class Offsets(NamedTuple):
