@@ -98,8 +98,8 @@ def median_rr_s(rr_ms: np.ndarray, window_s: float) -> float:
 
 def segment_length(median_s: float | np.ndarray, contract: Contract) -> np.ndarray:
     """Return how many samples of a segment are signal; the rest is padding."""
-    wanted = np.floor(contract.rr_factor * np.asarray(median_s) * contract.fs_hz).astype(int)
-    return np.clip(wanted, 2, contract.length)
+    wanted = np.floor(contract.rr_factor * np.asarray(median_s) * contract.fs_hz)
+    return np.clip(wanted, 2, contract.length).astype(int)  # in this order: an absurd interval fits no integer
 
 
 def segments(beats: Sequence[Beat], median_s: np.ndarray, contract: Contract) -> tuple[np.ndarray, np.ndarray]:
