@@ -10,10 +10,12 @@ point are normalised to 1 however far its neighbours are. The repair used here, 
        p_j ~ exp(-b |x - x_j|^2) over references,   p_u ~ exp(-b d_u^2) over peers,   sum of all p = 1.
    The references' share m = sum_j p_j is near 1 for a beat as close to normal beats as they are to each other, and
    goes to 0 for an outlier. It is the mass that t-SNE's normalisation per point throws away.
-2. Position. In the frozen map the point is attracted with m * w and repelled with the sum of w^2 / (N Zbar), where
-   w = 1 / (1 + r^2) and Zbar is the mean over references of sum_j 1 / (1 + |y_i - y_j|^2). Seen from the distance r,
-   its n neighbours are one place; both forces balance where w = m Zbar / n, that is, where
-       1 + r^2 = n / (m Zbar).
+2. Position. In the frozen map the point is attracted with m w and repelled with the sum of w^2 / Zbar over its
+   neighbours, w = 1 / (1 + r^2), Zbar the mean over references of sum_j 1 / (1 + |y_i - y_j|^2). From far away its n
+   neighbours are one place, and both balance where w = m Zbar / n: r^2 is about n / (m Zbar). A reference itself (m = 1)
+   is at rest where it is, r = 0. Both hold for
+       r^2 = (n / Zbar) (1 / m - 1),
+   which falls strictly with m, so that no two beats are tied that their masses tell apart.
 3. D. The beat is drawn outward from its neighbours, from the middle of the map, at the first place whose nearest
    reference is r away. So D (eq. 4, k = 1) of the drawn position is r, and r needs no drawing.
 """
@@ -118,8 +120,8 @@ def mass_against_peers(squared: np.ndarray, squared_peers: np.ndarray, perplexit
 
 
 def radius(mass: np.ndarray, perplexity: float, mean_z: float) -> np.ndarray:
-    """Return the distance from its neighbours at which attraction and repulsion balance, float64[m]."""
-    return np.sqrt(np.maximum(perplexity / (mass * mean_z) - 1, 0))
+    """Return the distance from its neighbours at which attraction and repulsion balance (2. above), float64[m]."""
+    return np.sqrt(perplexity / mean_z * (1 / mass - 1))
 
 
 def mean_z(positions: np.ndarray) -> float:

@@ -10,6 +10,7 @@ import torch
 
 from ecgwatch import bundle as bundles
 from ecgwatch.beats import Contract
+from ecgwatch.errors import BundleError
 from ecgwatch.records import Record
 from training import calibrate, evaluate, pipeline
 from training.datasets.arrhythmia import Beats, Split, join, record_beats
@@ -123,6 +124,11 @@ def test_thresholds_are_exceeded_at_their_rate_on_the_beats_they_come_from() -> 
             distance, scales[1]
         )
         assert (combined > threshold.score).sum() == round(threshold.false_alerts_per_hour * hours)
+
+
+def test_a_term_that_does_not_vary_cannot_be_scaled() -> None:
+    with pytest.raises(BundleError, match="no scale"):
+        calibrate.scale(np.ones(100))
 
 
 def test_a_rate_that_the_beats_are_too_few_for_has_no_threshold() -> None:

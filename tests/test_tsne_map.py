@@ -78,12 +78,19 @@ def test_a_beat_equal_to_many_references_does_not_divide_by_zero() -> None:
     assert mass[0] > 0.99
 
 
-def test_forces_balance_at_the_radius() -> None:
+def test_far_away_attraction_and_repulsion_balance_at_the_radius() -> None:
     """Attraction m w r against repulsion n w^2 r / Zbar, w = 1 / (1 + r^2)."""
-    m, n, z = 0.01, 30.0, 12.0
+    m, n, z = 1e-5, 30.0, 12.0
     r = radius(np.array([m]), n, z)[0]
     w = 1 / (1 + r * r)
-    assert m * w * r == pytest.approx(n * w * w * r / z)
+    assert m * w * r == pytest.approx(n * w * w * r / z, rel=1e-3)
+
+
+def test_a_beat_of_full_mass_lies_at_its_neighbours_and_less_mass_is_always_farther() -> None:
+    masses = np.linspace(1, 0.01, 50)
+    radii = radius(masses, 30.0, 200.0)
+    assert radii[0] == 0
+    assert (np.diff(radii) > 0).all()
 
 
 def test_mean_z_is_the_sum_of_student_kernels_over_the_others() -> None:

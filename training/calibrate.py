@@ -3,6 +3,7 @@
 import numpy as np
 
 from ecgwatch.bundle import Scale, Threshold
+from ecgwatch.errors import BundleError
 from ecgwatch.scorer import scaled
 
 ALPHA = 0.5  # both terms scaled alike count alike: the one choice that needs no anomalies
@@ -10,8 +11,15 @@ RATES_PER_HOUR = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 
 def scale(values: np.ndarray) -> Scale:
-    """Return the quantiles of a term on normal beats, float[n], that map it to 0 (median) and 1 (upper quartile)."""
+    """Return the quantiles of a term on normal beats, float[n], that map it to 0 (median) and 1 (upper quartile).
+
+    Raises BundleError where they are the same.
+    """
     median, upper, limit = np.quantile(values, (0.5, 0.75, 0.99))
+    if not upper > median:
+        raise BundleError(
+            f"half of the held-out normal beats share one value ({median:g}): no scale can be taken from them"
+        )
     return Scale(float(median), float(upper), float(limit))
 
 
