@@ -239,7 +239,7 @@ def _code(future: Future[Any]) -> int | None:
 def _denied(settings: Settings, operation: AclOperation, resource: str) -> AccessError:
     user = settings.kafka.sasl_username or "(anonymous)"
     return AccessError(
-        f"user {user} may not {operation.name.lower()} {resource}: it needs an ACL, see docs/security.md"
+        f"user {user} may not {operation.name.lower()} {resource}: it needs an ACL"
     )
 
 
