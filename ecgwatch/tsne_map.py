@@ -12,8 +12,8 @@ point are normalised to 1 however far its neighbours are. The repair used here, 
    goes to 0 for an outlier. It is the mass that t-SNE's normalisation per point throws away.
 2. Position. In the frozen map the point is attracted with m w and repelled with the sum of w^2 / Zbar over its
    neighbours, w = 1 / (1 + r^2), Zbar the mean over references of sum_j 1 / (1 + |y_i - y_j|^2). From far away its n
-   neighbours are one place, and both balance where w = m Zbar / n: r^2 is about n / (m Zbar). A reference itself (m = 1)
-   is at rest where it is, r = 0. Both hold for
+   neighbours are one place, and both balance where w = m Zbar / n: r^2 is about n / (m Zbar). A reference itself
+   (m = 1) is at rest where it is, r = 0. Both hold for
        r^2 = (n / Zbar) (1 / m - 1),
    which falls strictly with m, so that no two beats are tied that their masses tell apart.
 3. D. The beat is drawn outward from its neighbours, from the middle of the map, at the first place whose nearest

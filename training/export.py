@@ -1,6 +1,7 @@
 """torch -> ONNX, with a check that both say the same of real beats."""
 
 import io
+import logging
 
 import numpy as np
 import onnx
@@ -18,6 +19,8 @@ def to_onnx(model: BetaVAE, length: int) -> bytes:
     """Export x float32[n, length] -> mean float32[n, latent], nse float32[n] as one graph, n free."""
     buffer = io.BytesIO()
     batch = torch.export.Dim("batch")
+    # it would warn of each torchvision operator that is not installed, and none is used
+    logging.getLogger("torch.onnx._internal.exporter").setLevel(logging.ERROR)
     program = torch.onnx.export(
         Serving(model).eval(),
         (torch.rand(3, length),),

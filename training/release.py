@@ -21,10 +21,10 @@ from training import floor, model_card, pipeline
 from training.datasets.arrhythmia import DS2, ELIGIBLE_DS1
 
 SEEDS = (0, 1, 2)
-RUNS = {
+RUNS: dict[str, list[str]] = {
     "inter-patient": [],
     # the literature's way by beat: every normal beat trains, also one whose window holds an abnormal beat
-    "by-beat": ["--split", "by-beat", "--keep-mixed-windows", "--epochs", "25", "--cooldown", "2", "--references", "40000"],
+    "by-beat": "--split by-beat --keep-mixed-windows --epochs 25 --cooldown 2 --references 40000".split(),
 }
 PICTURES = ("losses.png", "reconstructions.png", "map.png", "roc.png")
 
