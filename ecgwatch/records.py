@@ -68,8 +68,8 @@ def read_wfdb(path: Path, lead: str | None = None) -> Record:
         annotation = wfdb.rdann(str(path), "atr")
     except FileNotFoundError as error:
         raise DataError(f"record {path}: {Path(str(error.filename)).name} is missing") from None
-    except ValueError as error:
-        raise DataError(f"record {path}: {error}") from None
+    except (ValueError, IndexError, KeyError, TypeError) as error:  # what wfdb raises on files that are damaged
+        raise DataError(f"record {path}: damaged, or no WFDB record: {' '.join(str(error).split())}") from None
     is_beat = np.array([symbol in AAMI for symbol in annotation.symbol], bool)
     symbols = tuple(symbol for symbol, beat in zip(annotation.symbol, is_beat, strict=True) if beat)
     samples = np.asarray(annotation.sample, np.int64)[is_beat]
