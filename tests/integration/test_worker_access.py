@@ -1,6 +1,6 @@
 """TLS, passwords and ACLs on a real Kafka."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest

@@ -103,15 +103,20 @@ class Site:
     def read(self, topic: str) -> list[Message]:
         """Return all messages that a topic holds now."""
         consumer = Consumer(QUIET | {"bootstrap.servers": self.brokers, "group.id": "reader"})
+        partitions = [
+            TopicPartition(topic, n) for n in consumer.list_topics(topic, timeout=20).topics[topic].partitions
+        ]
+        marks = {p.partition: consumer.get_watermark_offsets(p, timeout=20) for p in partitions}
+        consumer.assign([TopicPartition(topic, number, low) for number, (low, _) in marks.items()])
+        unread = {number: end for number, (low, end) in marks.items() if low < end}
         found = []
-        for number in consumer.list_topics(topic, timeout=20).topics[topic].partitions:
-            next_, end = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=20)
-            consumer.assign([TopicPartition(topic, number, next_)])
-            while next_ < end:
-                message = consumer.poll(20)
-                assert message is not None and message.error() is None, f"topic {topic} cannot be read"
-                found.append(message)
-                next_ = message.offset() + 1
+        while unread:
+            message = consumer.poll(20)
+            assert message is not None and message.error() is None, f"topic {topic} cannot be read"
+            number, offset = message.partition() or 0, message.offset() or 0
+            found.append(message)
+            if offset + 1 >= unread.get(number, 0):
+                unread.pop(number, None)
         consumer.close()
         return found
 
@@ -153,7 +158,11 @@ class Worker:
 
     def says(self, text: str, within_s: float = 20.0) -> None:
         """Wait until its log holds `text`."""
-        until(lambda: text in self.log, within_s, f"the worker says {text!r}; it said: {self.log[-1500:]}")
+        deadline = time.monotonic() + within_s
+        while text not in self.log:
+            assert self.process.poll() is None, f"the worker ended; it said: {self.log[-1500:]}"
+            assert time.monotonic() < deadline, f"not within {within_s:g} s: {text!r}; it said: {self.log[-1500:]}"
+            time.sleep(0.05)
 
     def ready(self) -> "Worker":
         """Wait until the group has answered it."""
