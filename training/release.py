@@ -24,7 +24,17 @@ SEEDS = (0, 1, 2)
 RUNS: dict[str, list[str]] = {
     "inter-patient": [],
     # the literature's way by beat: every normal beat trains, also one whose window holds an abnormal beat
-    "by-beat": "--split by-beat --keep-mixed-windows --epochs 25 --cooldown 2 --references 40000".split(),
+    "by-beat": [
+        "--split",
+        "by-beat",
+        "--keep-mixed-windows",
+        "--epochs",
+        "25",
+        "--cooldown",
+        "2",
+        "--references",
+        "40000",
+    ],
 }
 PICTURES = ("losses.png", "reconstructions.png", "map.png", "roc.png")
 
