@@ -67,7 +67,7 @@ class Alerts(_Section, frozen=True):
 
 
 class Worker(_Section, frozen=True):
-    max_batch: Count = 512
+    max_batch: Count = 256
     max_waiting: Count = 4096
     stuck_after_s: Seconds = 60.0
     stop_timeout_s: Seconds = 5.0

@@ -55,7 +55,7 @@ def score_records(
     return written
 
 
-def scored_beats(scorer: Scorer, record: Record, threshold: float, batch: int = 512) -> Iterator[ScoredBeat]:
+def scored_beats(scorer: Scorer, record: Record, threshold: float, batch: int = 256) -> Iterator[ScoredBeat]:
     """Yield every annotated beat of a record, scored; `batch` bounds what is scored at once."""
     beats = beats_of(record, record.name)
     for first in range(0, len(beats), batch):

@@ -34,6 +34,7 @@ from faust.auth import SASLCredentials, SSLCredentials
 from faust.sensors import Monitor
 from faust.types import TP, EventT
 from mode.utils.queues import ThrowableQueue
+from threadpoolctl import threadpool_limits
 
 from ecgwatch import bundle as bundles
 from ecgwatch import kafka, logs
@@ -62,7 +63,8 @@ def run(settings: Settings, make_scorer: Callable[..., Scorer] = Scorer) -> int:
     logs.set_up(settings.logs)
     watchdog = Watchdog(settings)
     stop = Stop(watchdog)
-    with stop.on_signals():
+    # BLAS would spread the map's small products over all cores and spin there: twice the CPU for the same beats
+    with stop.on_signals(), threadpool_limits(settings.model.threads or None, user_api="blas"):
         rules = _rules(settings, make_scorer)
         kafka.wait_for_broker(settings, lambda: stop.requested)
         if not stop.requested:

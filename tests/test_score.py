@@ -69,7 +69,7 @@ def test_a_beat_that_does_not_fit_the_model_says_why_and_has_no_numbers(record: 
 
 
 def test_the_size_of_a_batch_changes_nothing(record: Path, scorer: Scorer):
-    many, few = (list(scored_beats(scorer, read_wfdb(record), 1.0, batch)) for batch in (512, 3))
+    many, few = (list(scored_beats(scorer, read_wfdb(record), 1.0, batch)) for batch in (256, 3))
     for one, other in zip(many, few, strict=True):
         assert (one.sample, one.refused, one.alert) == (other.sample, other.refused, other.alert)
         assert one.score == pytest.approx(other.score, abs=1e-3)
