@@ -1,0 +1,139 @@
+"""One batch: records in, records out."""
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ecgwatch import batch, bundle, messages
+from ecgwatch.batch import PatientPartitions, Received, Record, Rules, cut, process
+from ecgwatch.messages import JSON, MSGPACK, Beat, encode_beats
+from ecgwatch.scorer import Scorer
+from tests.integration.traffic import beat
+
+
+@pytest.fixture(scope="module")
+def rules() -> Rules:
+    loaded = bundle.load("default")
+    return Rules(Scorer(loaded, "cpu"), loaded, loaded.threshold(10.0), "scores", "alerts", "dead", 512)
+
+
+def received(value: bytes | None, key: bytes | None = b"p", content_type: str = MSGPACK, offset: int = 7) -> Received:
+    return Received("beats", 3, offset, key, value, content_type)
+
+
+def message(*beats: Beat) -> Received:
+    return received(encode_beats(beats, MSGPACK), beats[0].patient.encode())
+
+
+def too_short(number: int) -> Beat:
+    one = beat(number)
+    return replace(one, samples=one.samples[: one.r_index + 5])
+
+
+def scored_ids(records: list[Record]) -> list[str]:
+    return [messages.decode_score(record.value or b"").id for record in records if record.topic == "scores"]
+
+
+def test_a_batch_of_nothing_gives_nothing(rules: Rules):
+    assert process([], rules).records == []
+
+
+def test_scores_stand_in_the_order_of_the_batch_and_are_keyed_by_patient(rules: Rules):
+    found = process([message(beat(n)) for n in range(5)], rules)
+    assert scored_ids(found.records) == [beat(n).id for n in range(5)]
+    assert [r.key for r in found.records if r.topic == "scores"] == [beat(n).patient.encode() for n in range(5)]
+    assert found.scored == 5
+
+
+def test_json_and_binary_messages_of_the_same_beat_get_the_same_score(rules: Rules):
+    one = replace(beat(0), samples=beat(0).samples.round(3), rr_ms=beat(0).rr_ms.round(2))
+    key = one.patient.encode()
+    both = [received(encode_beats([one], form), key, form) for form in (JSON, MSGPACK)]
+    values = [r.value for r in process(both, rules).records if r.topic == "scores"]
+    scores = [messages.decode_score(value or b"").score for value in values]
+    assert scores[0] == pytest.approx(scores[1], rel=1e-4)
+
+
+def test_without_a_score_topic_only_alerts_are_published(rules: Rules):
+    found = process([message(beat(n)) for n in range(20)], replace(rules, scores="", threshold=-1e9))
+    assert {record.topic for record in found.records} == {"alerts"}
+    assert (found.alerts, len(found.records)) == (20, 20)
+
+
+def test_the_score_record_of_an_alert_says_so(rules: Rules):
+    found = process([message(beat(0))], replace(rules, threshold=-1e9))
+    assert [record.topic for record in found.records] == ["scores", "alerts"]
+    assert messages.decode_score(found.records[0].value or b"").alert
+
+
+def test_a_bad_message_is_a_dead_letter_with_its_bytes_key_reason_and_place(rules: Rules):
+    (letter,) = process([received(b"{", b"k", JSON)], rules).records
+    assert (letter.topic, letter.key, letter.value) == ("dead", b"k", b"{")
+    assert dict(letter.headers) == {
+        "ecgwatch-reason": b"not-json",
+        "ecgwatch-error": b"the value is not valid JSON",
+        "ecgwatch-topic": b"beats",
+        "ecgwatch-partition": b"3",
+        "ecgwatch-offset": b"7",
+    }
+
+
+def test_the_other_beats_of_a_message_with_an_unfit_beat_are_scored_and_it_is_one_dead_letter(rules: Rules):
+    beats = [replace(b, patient="p") for b in (beat(0), too_short(1), beat(2), too_short(3))]
+    found = process([message(beat(9)), message(*beats), message(beat(10))], rules)
+    assert scored_ids(found.records) == [beat(9).id, beats[0].id, beats[2].id, beat(10).id]
+    (letter,) = [record for record in found.records if record.topic == "dead"]
+    assert letter.value == encode_beats(beats, MSGPACK)
+    assert dict(letter.headers)["ecgwatch-reason"] == b"too-short"
+    assert dict(letter.headers)["ecgwatch-error"].startswith(b"beat 1 (and 1 more of its beats): ")
+    assert (found.scored, found.dead_letters) == (4, 1)
+
+
+def test_a_message_of_more_beats_than_a_batch_is_scored_in_parts_and_names_the_right_beat(rules: Rules):
+    beats = [replace(beat(n), patient="p") for n in range(10)]
+    beats[7] = replace(too_short(7), patient="p")
+    found = process([message(*beats)], replace(rules, max_batch=3))
+    assert scored_ids(found.records) == [b.id for n, b in enumerate(beats) if n != 7]
+    (letter,) = [record for record in found.records if record.topic == "dead"]
+    assert dict(letter.headers)["ecgwatch-error"].startswith(b"beat 7: ")
+
+
+def test_dead_letters_hold_neither_signal_nor_identity_in_their_headers(rules: Rules):
+    one = replace(too_short(0), patient="Jane Roe")
+    (letter,) = process([message(one)], rules).records
+    assert b"Jane" not in b"".join(value for _, value in letter.headers)
+
+
+def test_a_cut_dead_letter_keeps_the_beginning_and_tells_length_and_hash():
+    value = np.random.default_rng(0).bytes(1_000_000)
+    whole = Record("dead", b"key", value, (("ecgwatch-reason", b"not-json"),))
+    small = cut(whole)
+    assert (small.key, small.value) == (b"key", value[: batch.PREFIX_BYTES])
+    assert dict(small.headers) == {
+        "ecgwatch-reason": b"not-json",
+        "ecgwatch-length": b"1000000",
+        "ecgwatch-sha256": hashlib.sha256(value).hexdigest().encode(),
+    }
+
+
+def test_a_cut_dead_letter_drops_a_giant_key():
+    assert cut(Record("dead", b"k" * 900_000, b"value")).key is None
+
+
+def test_a_patient_is_reported_once_when_seen_on_another_partition():
+    seen = PatientPartitions()
+    assert seen.moved({"a": 0, "b": 1}) == []
+    assert seen.moved({"a": 2, "b": 1}) == [("a", 0, 2)]
+    assert seen.moved({"a": 0}) == []
+    assert seen.moved({"a": 2}) == []
+
+
+def test_only_a_bounded_number_of_patients_is_remembered():
+    seen = PatientPartitions(limit=2)
+    seen.moved({"a": 0})
+    seen.moved({"b": 0})
+    seen.moved({"c": 0})
+    assert seen.moved({"a": 1}) == []
+    assert seen.moved({"c": 1}) == [("c", 0, 1)]

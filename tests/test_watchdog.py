@@ -1,0 +1,78 @@
+"""The watchdog's judgement and its deadline; on a real Kafka in tests/integration/test_worker_stuck.py."""
+
+import queue
+
+from ecgwatch.config import Kafka, Settings, Worker
+from ecgwatch.kafka import Offsets
+from ecgwatch.watchdog import Progress, Watchdog
+
+HERE = ("beats", 0)
+WAITING = Offsets(low=0, end=10, committed=4)
+
+
+def test_a_partition_with_records_waiting_and_no_commit_is_stuck_for_as_long_as_that_lasts():
+    progress = Progress()
+    for _ in range(4):
+        progress.advance({HERE: WAITING}, 1.0)
+    assert progress.stuck_s == {HERE: 3.0}  # the first look has nothing to compare with
+
+
+def test_a_commit_ends_being_stuck():
+    progress = Progress()
+    progress.advance({HERE: WAITING}, 1.0)
+    progress.advance({HERE: WAITING}, 1.0)
+    progress.advance({HERE: WAITING._replace(committed=5)}, 1.0)
+    assert progress.stuck_s == {}
+
+
+def test_an_idle_partition_is_not_stuck():
+    progress = Progress()
+    for _ in range(3):
+        progress.advance({HERE: WAITING._replace(committed=10)}, 1.0)
+    assert progress.stuck_s == {}
+
+
+def test_one_stuck_partition_is_seen_among_others_that_move():
+    progress = Progress()
+    for number in range(3):
+        progress.advance({HERE: WAITING, ("beats", 1): WAITING._replace(committed=number)}, 1.0)
+    assert progress.stuck_s == {HERE: 2.0}
+
+
+def test_an_outage_or_a_new_assignment_starts_anew():
+    progress = Progress()
+    progress.advance({HERE: WAITING}, 1.0)
+    progress.advance({HERE: WAITING}, 1.0)
+    progress.forget()
+    progress.advance({HERE: WAITING}, 1.0)
+    assert progress.stuck_s == {}
+
+
+def test_what_retention_deleted_does_not_count_as_waiting():
+    assert Offsets(low=10, end=10, committed=4).lag == 0
+
+
+def test_a_partition_without_a_commit_waits_from_its_beginning():
+    assert Offsets(low=3, end=10, committed=None).lag == 7
+
+
+def quick() -> Settings:
+    return Settings(kafka=Kafka(brokers="127.0.0.1:9"), worker=Worker(stop_timeout_s=0.2))
+
+
+def test_a_worker_that_does_not_stop_in_time_is_ended_as_stuck():
+    ended: queue.Queue[int] = queue.Queue()
+    watchdog = Watchdog(quick(), end=ended.put)
+    watchdog.start()
+    watchdog.stopping()
+    assert ended.get(timeout=5) == 75
+    watchdog.close()
+
+
+def test_a_failed_worker_that_does_not_stop_in_time_is_ended_with_the_code_of_its_failure():
+    ended: queue.Queue[int] = queue.Queue()
+    watchdog = Watchdog(quick(), end=ended.put)
+    watchdog.start()
+    watchdog.stopping(70)
+    assert ended.get(timeout=5) == 70
+    watchdog.close()
