@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from ecgwatch import bundle
 from ecgwatch.batch import Received, Rules, process
@@ -33,6 +34,7 @@ class Stages:
         return self.model + self.map
 
 
+@threadpool_limits.wrap(1, user_api="blas")  # as the worker does
 def measure() -> tuple[list[Figure], Stages]:
     """Time model, map and the stages around them."""
     loaded = bundle.load("default")
