@@ -63,6 +63,7 @@ def test_the_picture_can_be_drawn_before_anything_was_heard_and_in_80_columns():
 def test_the_picture_fits_a_terminal_and_always_shows_the_last_alerts(height):
     text = drawn(watched(), width=80, height=height)
     assert text.count("\n") < height
+    assert {len(line) for line in text.splitlines() if line[0] in "┏├└╭╰"} == {80}
     assert "✗ bed-1" in text
 
 

@@ -106,8 +106,8 @@ def _facts(loaded: bundle.Bundle, rate: float, patients: dict[str, str], speed: 
     return view.Facts(
         head=(
             f"{len(patients)} patients, from MIT-BIH test records, at {speed:g} x real time; no medical device",
-            f"Model {loaded.manifest.name}, sha256 {loaded.sha256[:12]}: see `ecgwatch bundle show`",
-            "It saw none of these patients in training, and on such it is known to be weak.",
+            f"Model {loaded.manifest.name}, sha256 {loaded.sha256[:12]}",
+            "Trained on other patients; on unseen ones like these it is known to be weak.",
             f"Alert above {threshold:.2f}: meant for {rate:g} false alerts per hour of normal rhythm.",
         ),
         played={bed: f"{name} {EXCERPTS[name]}" for bed, name in patients.items()},

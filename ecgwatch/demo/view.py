@@ -42,7 +42,7 @@ def picture(
     room = height - _rows(tally, compact)
     parts: list[RenderableType] = [
         head,
-        _patients(facts, tally, max(8, min(SHOWN_BEATS, width - _OTHER_COLUMNS)), compact),
+        _patients(facts, tally, max(6, min(SHOWN_BEATS, width - _OTHER_COLUMNS)), compact),
     ]
     if with_log := room >= _LOG_ROWS + 2 + _FEWEST_ALERTS:
         room -= _LOG_ROWS + 2
