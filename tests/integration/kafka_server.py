@@ -159,7 +159,8 @@ class Kafka:
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         scram = [f"SCRAM-SHA-512=[name={user},password={password}]" for user, password in self.users.items()]
         options = [argument for user in scram for argument in ("--add-scram", user)]
-        command = [*self._java(), "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(properties), *options]
+        identity = f"--cluster-id={cluster}"  # one argument: one in 64 begins with a dash
+        command = [*self._java(), "kafka.tools.StorageTool", "format", identity, "-c", str(properties), *options]
         done = subprocess.run(command, capture_output=True, text=True, cwd=self.folder)
         if done.returncode:
             properties.unlink()
