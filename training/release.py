@@ -46,8 +46,9 @@ def main() -> None:
     parser.add_argument(
         "--threads", type=int, default=1, help="of torch; weights repeat for the same number (default: 1)"
     )
+    parser.add_argument("--assemble", action="store_true", help="train nothing; join the runs that are there")
     args = parser.parse_args()
-    for name, options in RUNS.items():
+    for name, options in () if args.assemble else RUNS.items():
         for seed in SEEDS:
             run = ["--run", str(args.runs / f"{name}-{seed}"), "--seed", str(seed), "--threads", str(args.threads)]
             command = [sys.executable, "-m", "ecgwatch", "train", "--dataset", "arrhythmia", *options, *run]
@@ -57,7 +58,7 @@ def main() -> None:
 
 def assemble(runs: Path, root: Path, records: Path) -> None:
     """Join the runs' figures, render the card, and pack the bundle into the repository at `root`."""
-    manifests = {name: {seed: bundles.load(runs / f"{name}-{seed}" / "bundle") for seed in SEEDS} for name in RUNS}
+    manifests = {name: _finished(runs, name) for name in RUNS}
     draft = manifests["inter-patient"][0]
     seeds = {name: _seeds(of_seed) for name, of_seed in manifests.items()}
     by_beat = manifests["by-beat"][0].manifest
@@ -78,6 +79,12 @@ def assemble(runs: Path, root: Path, records: Path) -> None:
             shutil.copy(runs / f"{name}-0" / picture, target / picture)
     (root / "docs" / "figures" / "auroc.json").write_text(json.dumps(seeds, indent=2) + "\n", encoding="utf-8")
     print(f"default bundle {made.sha256[:12]}")
+
+
+def _finished(runs: Path, name: str) -> dict[int, bundles.Bundle]:
+    """The bundles of those seeds whose run has ended; the figures name them."""
+    folders = {seed: runs / f"{name}-{seed}" for seed in SEEDS}
+    return {seed: bundles.load(run / "bundle") for seed, run in folders.items() if (run / "report.html").exists()}
 
 
 def _seeds(of_seed: dict[int, bundles.Bundle]) -> dict[str, Any]:
