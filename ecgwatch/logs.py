@@ -42,7 +42,7 @@ def who(patient: str, settings: Logs) -> str:
 
 
 class Lines(logging.Formatter):
-    """Time (UTC), level, text: always one line."""
+    """Time (UTC), level, text: one line, but for the tracebacks of level debug."""
 
     def format(self, record: logging.LogRecord) -> str:
         seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
@@ -52,7 +52,10 @@ class Lines(logging.Formatter):
         text = " ".join(text.split())
         if len(text) > MAX_LINE and not _is_ours(record):
             text = text[:MAX_LINE] + "..."
-        return f"{seconds}.{int(record.msecs):03d}Z {record.levelname} {text}"
+        line = f"{seconds}.{int(record.msecs):03d}Z {record.levelname} {text}"
+        if record.exc_info and record.levelno == logging.DEBUG:
+            return f"{line}\n{self.formatException(record.exc_info)}"
+        return line
 
 
 class Libraries(logging.Filter):

@@ -121,6 +121,17 @@ class Watchdog:
                 self._away(last, error)
 
     def _judge(self, group: Group, progress: Progress, offsets: Mapping[Partition, Offsets]) -> None:
+        for (_, number), seen in offsets.items():
+            if (seen.committed or 0) > seen.end:
+                log.error(
+                    "truncated: partition %d ends at offset %d, the group has committed %d; what is written now "
+                    "would not be read: reset the group's offset (kafka-consumer-groups.sh --reset-offsets)",
+                    number,
+                    seen.end,
+                    seen.committed,
+                )
+                self._end(StuckError.exit_code)
+                return
         for (topic, number), stuck_s in progress.stuck_s.items():
             seen = offsets[topic, number]
             if stuck_s < self._settings.worker.stuck_after_s:

@@ -151,15 +151,16 @@ async def _serve(settings: Settings, rules: Rules, watchdog: Watchdog, stop: Sto
     try:
         await asyncio.wait([starting, *waiting], return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
-            starting.result()
+            if (error := starting.exception()) is not None:
+                raise BrokerError(f"the Kafka client did not start: {type(error).__name__}: {error}")
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         for ended in waiting:
             if ended.done():
                 ended.result()
         log.info("stopping: finishing what is in flight")
-    except EcgwatchError as error:
-        watchdog.stopping(error.exit_code)
-        log.error("failed: %s", error)
+    except EcgwatchError as failure:
+        watchdog.stopping(failure.exit_code)
+        log.error("failed: %s", failure)
         raise
     finally:
         await batches.finish()
@@ -273,7 +274,8 @@ def build_app(settings: Settings, batches: "Batches", folder: Path) -> faust.App
         key_serializer="raw",
         value_serializer="raw",
     )
-    topic = app.topic(settings.topics.beats, key_serializer="raw", value_serializer="raw")
+    # acks=False: `batches` commits; Faust would remember every gap between offsets for ever
+    topic = app.topic(settings.topics.beats, acks=False, key_serializer="raw", value_serializer="raw")
 
     @app.agent(topic, name="score-beats")
     async def score_beats(stream: Any) -> None:

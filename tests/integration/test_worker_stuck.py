@@ -4,7 +4,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from tests.integration.traffic import SESSION_S, Site, until
 
@@ -68,3 +68,12 @@ def test_markers_of_transactions_are_no_lost_beats_and_no_stuck_worker(site: Sit
     assert "lost" not in worker.log
     assert site.check().returncode == 0
     assert worker.stop()[0] == 0
+
+
+def test_a_log_that_ends_before_the_committed_offset_ends_the_worker_with_one_line(site: Site):
+    consumer = Consumer({"bootstrap.servers": site.brokers, "group.id": site.group, "log_level": 0})
+    consumer.commit(offsets=[TopicPartition(site.beats, 2, 100)], asynchronous=False)
+    consumer.close()
+    worker = site.worker()
+    assert worker.exit_code() == 75
+    assert "ERROR truncated: partition 2 ends at offset 0, the group has committed 100" in worker.log.splitlines()[-1]
