@@ -68,9 +68,12 @@ def figures(predictions: Predictions, split: Split, bundle: Bundle, hours: dict[
         shown = predictions.where(predictions.samples > FIRST_MINUTES_S * FS_HZ)
         without = shown.where(shown.records != SICK_SINUS)
         groups = {"all": shown, "without record 232": without}
-    else:
+    elif np.isin(predictions.records, PACED).any():
         without = predictions.where(~np.isin(predictions.records, PACED))
         groups = {"all": predictions, "without paced records": without}
+    else:  # the ready-made CSV files name no record; nearly all of their class Q is paced
+        without = predictions.where(predictions.classes != "Q")
+        groups = {"all": predictions, "without class Q": without}
     result: dict[str, Any] = {"auroc": {name: auroc(group) for name, group in groups.items()}}
     for kind in CLASSES:
         if kind not in split.normal and (without.classes == kind).any():
