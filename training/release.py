@@ -62,11 +62,16 @@ def assemble(runs: Path, root: Path, records: Path) -> None:
     draft = manifests["inter-patient"][0]
     seeds = {name: _seeds(of_seed) for name, of_seed in manifests.items()}
     by_beat = manifests["by-beat"][0].manifest
+    trained = by_beat.training["parameters"]
+    text = (
+        f"{by_beat.protocol['text']}; normal beats whose window holds an abnormal beat train too; "
+        f"{trained['epochs']} epochs, {trained['references']:,} references"
+    )
     figures: dict[str, Any] = {
         **draft.manifest.figures,
         "seeds": seeds["inter-patient"],
         "floor": _floor(records),
-        "other": [{"text": by_beat.protocol["text"], "auroc": by_beat.figures["auroc"], "seeds": seeds["by-beat"]}],
+        "other": [{"text": text, "auroc": by_beat.figures["auroc"], "seeds": seeds["by-beat"]}],
     }
     folder = runs / "default"
     made = pipeline.finish(folder, draft, figures, model_card.render)
