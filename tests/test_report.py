@@ -96,7 +96,7 @@ def test_the_figures_in_the_tables_are_those_given(page):
 
 def test_protocol_and_medical_warning_stand_above_every_figure(page):
     body = page.split("<body>")[1]
-    assert body.index("Made people only.") < body.index("<table>")
+    assert body.index("Made people only. ecgwatch is no") < body.index("<table>")
     assert body.index("no medical device") < body.index("<table>")
 
 

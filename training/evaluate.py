@@ -62,10 +62,17 @@ def predict(bundle: Bundle, beats: Beats, rows: np.ndarray, normal: tuple[str, .
     )
 
 
+def evaluated(predictions: Predictions, split: Split) -> Predictions:
+    """Return the beats that figures are taken over: between patients those after the first 5 minutes."""
+    if split.name != "inter-patient":
+        return predictions
+    return predictions.where(predictions.samples > FIRST_MINUTES_S * FS_HZ)
+
+
 def figures(predictions: Predictions, split: Split, bundle: Bundle, hours: dict[str, float]) -> dict[str, Any]:
     """Return AUROC of each term over several groups of beats, and the realised alert rates, as plain numbers."""
+    shown = evaluated(predictions, split)
     if split.name == "inter-patient":
-        shown = predictions.where(predictions.samples > FIRST_MINUTES_S * FS_HZ)
         without = shown.where(shown.records != SICK_SINUS)
         groups = {"all": shown, "without record 232": without}
     elif np.isin(predictions.records, PACED).any():

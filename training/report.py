@@ -226,7 +226,7 @@ def _page(report: Report, images: Mapping[str, bytes]) -> str:
     title = html.escape(report.title)
     parts = [
         f"<h1>{title}</h1>",
-        f'<p class="note">{html.escape(report.protocol)} ecgwatch is no medical device.</p>',
+        f'<p class="note">{html.escape(report.protocol.rstrip("."))}. ecgwatch is no medical device.</p>',
         *map(_table, report.tables),
         _picture("ROC curves", "roc.png", images, "Test beats, each term of the score by itself and both together."),
         _picture(

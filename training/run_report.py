@@ -9,7 +9,7 @@ import torch
 from ecgwatch.scorer import Model
 from training import report
 from training.datasets.arrhythmia import CLASSES, Beats, Split
-from training.evaluate import TERMS
+from training.evaluate import TERMS, evaluated
 from training.parameters import Parameters
 from training.pipeline import Result
 from training.train import checkpoint_losses
@@ -24,7 +24,7 @@ def write(folder: Path, parameters: Parameters, beats: Beats, split: Split, resu
         owners = beats.records[saved["rows"]]
     rows, kinds = _drawn(beats, split)
     encoder = Model(result.bundle.model, provider="cpu", threads=0)
-    predictions = result.predictions
+    predictions = evaluated(result.predictions, split)  # the area under the curves is then that of the tables
     return report.write(
         folder,
         report.Report(
