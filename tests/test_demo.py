@@ -16,7 +16,7 @@ from rich.console import Console
 from ecgwatch import config, demo
 from ecgwatch.errors import ConfigError
 
-COMMAND = [sys.executable, "-m", "ecgwatch", "demo", "--records", "233", "105", "--speed", "20"]
+COMMAND = [sys.executable, "-m", "ecgwatch", "demo", "--speed", "20"]
 
 
 @contextmanager
