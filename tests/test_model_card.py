@@ -1,12 +1,13 @@
 """The model card, from a manifest."""
 
+import argparse
 from typing import Any
 
 import pytest
 
 from ecgwatch.beats import Contract
 from ecgwatch.bundle import Manifest, MapSettings, Scale, Threshold
-from training import model_card
+from training import cli, model_card
 
 AUROC = {
     "all": {"nse": 0.454, "distance": 0.564, "score": 0.481, "normal": 36901, "abnormal": 4589},
@@ -25,6 +26,7 @@ ALERTS = [
 def manifest(figures: dict[str, Any] | None = None, contract: Contract | None = None, **parameters: Any) -> Manifest:
     given = {
         "dataset": "arrhythmia",
+        "source": "records",
         "split": "inter-patient",
         "normal": ["N"],
         "keep_mixed_windows": False,
@@ -159,19 +161,15 @@ def test_another_protocol_brings_its_own_words_and_figures():
     assert text.index("**Another protocol**: the other way.") < text.index("0.957")
 
 
-def test_the_command_it_names_is_one_that_the_command_line_takes():
-    import argparse
+BY_BEAT = {"split": "by-beat", "keep_mixed_windows": True, "rr_window": "centred", "normal": ["N", "S"]}
 
-    from training import cli
 
-    for parameters in (
-        {},
-        {"split": "by-beat", "keep_mixed_windows": True, "rr_window": "centred", "normal": ["N", "S"]},
-    ):
-        text = model_card.render(manifest(**parameters))
-        words = next(line for line in text.splitlines() if "ecgwatch train" in line).split()[2:]
-        parser = argparse.ArgumentParser(exit_on_error=False)
-        cli.add_arguments(parser)
-        wanted = cli.parameters(parser.parse_args(words))
-        given = manifest(**parameters).training["parameters"]
-        assert {name: getattr(wanted, name) for name in given} == {**given, "normal": tuple(given["normal"])}
+@pytest.mark.parametrize("parameters", [{}, BY_BEAT, {**BY_BEAT, "source": "csv"}], ids=["default", "by beat", "csv"])
+def test_the_command_it_names_is_one_that_the_command_line_takes(parameters):
+    text = model_card.render(manifest(**parameters))
+    words = next(line for line in text.splitlines() if "ecgwatch train" in line).split()[2:]
+    parser = argparse.ArgumentParser()
+    cli.add_arguments(parser)
+    wanted = cli.parameters(parser.parse_args(words))
+    given = manifest(**parameters).training["parameters"]
+    assert {name: getattr(wanted, name) for name in given} == {**given, "normal": tuple(given["normal"])}

@@ -73,7 +73,7 @@ def parameters(args: argparse.Namespace) -> Parameters:
             raise ConfigError(f"--{name} must be above 0")
     normal = tuple(args.normal or (c for c in _CLASSES if c != args.anomaly) if args.normal or args.anomaly else "N")
     return Parameters(
-        dataset=args.dataset + "-csv" * bool(args.csv),
+        dataset=args.dataset,
         source="csv" if args.csv else "records",
         split="by-beat" if args.csv else args.split,
         normal=tuple(sorted(set(normal), key=_CLASSES.index)),

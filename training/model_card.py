@@ -257,7 +257,7 @@ def _weaknesses(manifest: Manifest) -> str:
 
 def _sources(manifest: Manifest) -> str:
     parameters = manifest.training["parameters"]
-    if parameters["dataset"].endswith("-csv"):  # what else the card names follows from the files
+    if parameters["source"] == "csv":  # what else the card names follows from the files
         options = ["--csv FOLDER"]
     else:
         options = [f"--split {parameters['split']}"]
@@ -273,7 +273,7 @@ def _sources(manifest: Manifest) -> str:
 
 Made {manifest.created} by (on {manifest.training["device"]}):
 
-    ecgwatch train --dataset {parameters["dataset"].removesuffix("-csv")} {" ".join(options)}
+    ecgwatch train --dataset {parameters["dataset"]} {" ".join(options)}
 
 The exported model differs from the trained one by at most {manifest.training["export_difference"]:.1g} on real beats.
 Versions: {versions}.
