@@ -142,6 +142,7 @@ def test_realised_alert_rates_stand_beside_their_target():
     text = model_card.render(manifest({"auroc": AUROC, "per_record": {"105": AUROC["all"]}, "alerts": ALERTS}))
     assert "| 10 | 29.0 | 0.0 / 6.0 / 261.8 | 0 % | 1 % |" in text
     assert "| 105 | 0.454 | 0.564 | 0.481 | 36,901 | 4,589 | 261.8 |" in text
+    assert "of 10 per hour it finds 0.0 % of class S, 1.2 % of class V, at 29.0 false alerts per hour.**" in text
 
 
 def test_rates_that_were_not_measured_are_said_to_be_so():

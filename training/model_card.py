@@ -207,7 +207,12 @@ def _alerts(manifest: Manifest) -> str:
     )
     chosen = config.Alerts().false_alerts_per_hour
     if per_record := next((row for row in realised if row["target_per_hour"] == chosen), None):
-        parts += [f"By patient, at the default target of {chosen:g} per hour:", _by_record(manifest, per_record)]
+        shares = ", ".join(f"{100 * per_record['sensitivity'][kind]:.1f} % of class {kind}" for kind in kinds)
+        parts.append(
+            f"**At the default target of {chosen:g} per hour it finds {shares}, at "
+            f"{per_record['false_alerts_per_hour']:.1f} false alerts per hour.** By patient:"
+        )
+        parts.append(_by_record(manifest, per_record))
     return "\n\n".join(parts)
 
 
