@@ -83,5 +83,5 @@ def test_the_summary_tells_what_was_found_missed_and_false_beside_the_target():
     text = "\n".join(view.summary(FACTS, watched()))
     assert "3 beats sent, 3 scored, 0 refused, 0 unanswered" in text
     assert "alerts: 2, of which 1 right and 1 false" in text
-    assert "1 of 1 found (100%), 0 missed" in text
+    assert "1 of 1 found (100.0%), 0 missed" in text
     assert "3600 (the threshold aims at 10)" in text

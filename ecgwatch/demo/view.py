@@ -194,4 +194,4 @@ def _rate(count: Count) -> str:
 
 
 def _percent(count: Count) -> str:
-    return "" if count.sensitivity is None else f" ({count.sensitivity:.0%})"
+    return "" if count.sensitivity is None else f" ({count.sensitivity:.1%})"
