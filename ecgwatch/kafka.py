@@ -238,9 +238,7 @@ def _code(future: Future[Any]) -> int | None:
 
 def _denied(settings: Settings, operation: AclOperation, resource: str) -> AccessError:
     user = settings.kafka.sasl_username or "(anonymous)"
-    return AccessError(
-        f"user {user} may not {operation.name.lower()} {resource}: it needs an ACL"
-    )
+    return AccessError(f"user {user} may not {operation.name.lower()} {resource}: it needs an ACL")
 
 
 def _create(admin: AdminClient, settings: Settings, names: list[str]) -> None:

@@ -92,6 +92,14 @@ def test_a_worker_with_only_the_documented_acls_scores_and_stops_cleanly(broker:
     assert running.stop()[0] == 0
 
 
+def test_check_needs_no_more_than_the_worker_s_acls(broker: Kafka, secure: Site):
+    allow(broker, secure, ACLS)
+    running = worker(broker, secure).ready()
+    access = {name.removeprefix("ECGWATCH_").lower(): value for name, value in running.environment.items()}
+    done = secure.check(**{key: value for key, value in access.items() if key.startswith("kafka_")})
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("missing", ACLS, ids=" ".join)
 def test_without_one_of_the_acls_the_worker_says_which_and_exits_77(broker: Kafka, secure: Site, missing: Acl):
     allow(broker, secure, [acl for acl in ACLS if acl != missing])
