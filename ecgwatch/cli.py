@@ -6,6 +6,7 @@ training code.
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -211,7 +212,11 @@ def _add_clients(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     replay.add_argument("record", type=Path, metavar="RECORD", help="path of a WFDB record, without suffix")
     replay.add_argument(
-        "--speed", type=_positive, default=1.0, metavar="X", help="times real time; default %(default)g"
+        "--speed",
+        type=_speed,
+        default=1.0,
+        metavar="X",
+        help="times real time, or 'max': as fast as the broker takes them; default %(default)g",
     )
     replay.add_argument("--patient", metavar="NAME", help="the patient's pseudonym; default: the record's name")
     replay.add_argument("--lead", metavar="LEAD", help="default: MLII where there is one, else the first")
@@ -312,3 +317,7 @@ def _positive(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
     return value
+
+
+def _speed(text: str) -> float:
+    return math.inf if text == "max" else _positive(text)

@@ -1,5 +1,6 @@
 """The command line, called as a function."""
 
+import math
 import subprocess
 import sys
 
@@ -56,6 +57,10 @@ def test_a_speed_that_is_no_positive_number_is_a_wrong_command_line(capsys, spee
         cli.main(["replay", "100", "--speed", speed])
     assert exit_.value.code == 2
     assert "--speed" in capsys.readouterr().err
+
+
+def test_a_replay_may_go_as_fast_as_the_broker_takes_it():
+    assert cli.parser(with_training=False).parse_args(["replay", "100", "--speed", "max"]).speed == math.inf
 
 
 def test_training_without_torch_says_what_to_install(capsys):
