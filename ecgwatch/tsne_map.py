@@ -20,6 +20,7 @@ point are normalised to 1 however far its neighbours are. The repair used here, 
    reference is r away. So D (eq. 4, k = 1) of the drawn position is r, and r needs no drawing.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -106,6 +107,7 @@ def mass_against_peers(squared: np.ndarray, squared_peers: np.ndarray, perplexit
     beyond = (squared - nearest).astype(np.float64)
     ones = np.ones(beyond.shape[1])  # a product with it is the sum of a row, at a third of the cost for one beat
     log_b = _FIRST_GUESS - np.log(beyond @ ones / len(ones) + 1e-30)
+    wanted = math.log(perplexity)
     for _ in range(_NEWTON_STEPS):
         scaled = np.exp(log_b)[:, None] * beyond
         weights = np.exp(-scaled)
@@ -113,8 +115,8 @@ def mass_against_peers(squared: np.ndarray, squared_peers: np.ndarray, perplexit
         weights *= scaled
         mean = weights @ ones / total
         weights *= scaled
-        variance = weights @ ones / total - mean**2
-        step = (np.log(total) + mean - np.log(perplexity)) / np.maximum(variance, 1e-9)
+        variance = weights @ ones / total - mean * mean
+        step = (np.log(total) + mean - wanted) / np.maximum(variance, 1e-9)
         log_b += np.minimum(np.maximum(step, -1), 1)
     b = np.exp(log_b)[:, None]
     references = np.exp(-b * beyond) @ ones
