@@ -17,12 +17,13 @@ Report = Callable[[KafkaError | None, object], None]
 
 
 class Publisher:
-    """A producer whose deliveries are awaited by the batch. Used from one event loop."""
+    """A producer whose deliveries are awaited by the batch; calls may overlap. Used from one event loop."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._producer = Producer(kafka.producer_settings(settings) | {"error_cb": lambda error: None})
         self._ended = threading.Event()
+        self._producing = asyncio.Lock()  # calls keep their order also while librdkafka's queue is full
         # librdkafka reports deliveries only while somebody polls; poll() releases the GIL and wakes at once
         self._thread = threading.Thread(target=self._poll, name="deliveries", daemon=True)
         self._thread.start()
@@ -51,8 +52,9 @@ class Publisher:
         if not records:
             return []
         batch = _Batch(records, asyncio.get_running_loop())
-        for number, record in enumerate(records):
-            await self._produce(record, batch.report(number))
+        async with self._producing:
+            for number, record in enumerate(records):
+                await self._produce(record, batch.report(number))
         return await batch.done
 
     async def _produce(self, record: Record, report: Report) -> None:

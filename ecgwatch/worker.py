@@ -1,16 +1,12 @@
 """`ecgwatch worker`: beats from Kafka, scored, alerts to Kafka; the only module that imports faust.
 
-    stream ─▶ queue (bounded) ─▶ batch: what arrived while the last one was scored
-                                   └▶ thread: batch.process ─▶ publish, acknowledged ─▶ commit its offsets ─▶ next
-
-One batch is under way at a time. Its offsets are committed when the broker has acknowledged all its records, before
-the next batch begins and before partitions are given away; what was not scored then is not committed and goes to
-whoever gets the partition. So a beat is scored again only when a worker or a broker dies in between.
+    consumer ─▶ queue (bounded) ─▶ stream ─▶ agent: a batch is what arrived while the last one was scored ─▶ batches.py
 
 Faust runs the consumer, the group and the agent. Three things are done here instead, each for a measured reason:
 - Commits name the offsets of the batch. Faust's own bookkeeping of acknowledgements drops what is acknowledged and
   uncommitted when partitions are revoked (2-9 % repeats), and stops for ever at a gap in the offsets.
-- A batch takes what waits in the stream's queue directly; the stream costs an event-loop turn a message.
+- What one fetch brought of a partition travels as one event: Faust makes two tasks of each event and waits for them,
+  two thirds of the CPU time that a message of its own took from the client to the agent.
 - Signals, exit codes and log set-up: faust's command line ends with a traceback where one line is due, and after a
   failed batch it restarts the agent and scores on with its commits frozen.
 """
@@ -21,36 +17,34 @@ import os
 import signal
 import tempfile
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import faust
-from confluent_kafka import KafkaException, TopicPartition
 from faust.auth import SASLCredentials, SSLCredentials
 from faust.sensors import Monitor
-from faust.types import TP, EventT
+from faust.transport.drivers.aiokafka import Consumer
+from faust.types import TP, EventT, Message
+from faust.types.tuples import ConsumerMessage
 from mode.utils.queues import ThrowableQueue
 from threadpoolctl import threadpool_limits
 
 from ecgwatch import bundle as bundles
 from ecgwatch import kafka, logs
-from ecgwatch.batch import Outcome, PatientPartitions, Received, Rules, process
+from ecgwatch.batch import Rules
+from ecgwatch.batches import Batches, Partition
 from ecgwatch.config import Settings
-from ecgwatch.errors import BrokerError, EcgwatchError, ScoringError
+from ecgwatch.errors import BrokerError, EcgwatchError
 from ecgwatch.logs import log
-from ecgwatch.messages import CONTENT_TYPE, JSON
 from ecgwatch.output import Publisher
 from ecgwatch.scorer import Scorer
 from ecgwatch.watchdog import Watchdog
 
 MAX_WAITING_BYTES = 32 * 1024 * 1024
 MAX_BATCH_BYTES = 4 * 1024 * 1024
-SUMMARY_S = 60.0
-RETRY_S = 0.5
+CRASH_CHECK_S = 0.5
 NEVER_S = 86_400.0
 
 
@@ -143,11 +137,14 @@ class Stop:
 async def _serve(settings: Settings, rules: Rules, watchdog: Watchdog, stop: Stop, folder: Path) -> None:
     """Start, work until told to stop or something failed, stop."""
     publisher = Publisher(settings)
-    batches = Batches(settings, rules, publisher, watchdog)
-    app = build_app(settings, batches, folder)
+    batches = Batches(settings, rules, publisher)
+    app = build_app(settings, batches, watchdog, folder)
     starting = asyncio.create_task(app.start())
     waiting = [asyncio.create_task(stop.wait()), asyncio.create_task(_crash(app)), batches.failed]
-    summaries = asyncio.create_task(batches.summaries())
+    beside = [
+        asyncio.create_task(batches.commit_published(_committer(app))),
+        asyncio.create_task(batches.summaries()),
+    ]
     try:
         await asyncio.wait([starting, *waiting], return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
@@ -165,62 +162,117 @@ async def _serve(settings: Settings, rules: Rules, watchdog: Watchdog, stop: Sto
     finally:
         await batches.finish()
         await app.stop()
-        summaries.cancel()
+        for task in beside:
+            task.cancel()
         publisher.close()
 
 
 async def _crash(app: faust.App) -> None:
     """Return when Faust's app has ended by itself; raises BrokerError with the reason."""
     while not app.crashed:
-        await asyncio.sleep(RETRY_S)
+        await asyncio.sleep(CRASH_CHECK_S)
     raise BrokerError(f"the Kafka client gave up: {type(app.crash_reason).__name__}: {app.crash_reason}")
 
 
+def _committer(app: faust.App) -> Callable[[Mapping[Partition, int]], Any]:
+    """Return what commits offsets as a member of the group, and tells the partitions it was refused for."""
+
+    async def commit(ends: Mapping[Partition, int]) -> Sequence[int]:
+        consumer: Any = app.consumer
+        mine = {TP(*partition): end for partition, end in ends.items() if TP(*partition) in consumer.assignment()}
+        committed = bool(mine) and await consumer._commit(mine)
+        return [number for topic, number in ends if not committed or TP(topic, number) not in mine]
+
+    return commit
+
+
+class _Consumer(Consumer):
+    """Faust's consumer; its messages are whole fetches: all records that one brought of a partition."""
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:
+        """Yield what a fetch brought, a message per partition; its value: aiokafka's records, its offset: the last."""
+        fetched, active = await self._wait_next_records(timeout)
+        generation = self.app.consumer_generation_id  # asked for before a rebalance, it may hold what came after it
+        if not fetched or self.should_stop:
+            return
+        if not self.flow_active:  # a rebalance began meanwhile
+            await self.perform_seek()
+            return
+        for tp, records in fetched.items():
+            if not self.flow_active or generation != self.app.consumer_generation_id:
+                return
+            if active is None or tp in active:
+                yield TP(*tp), _together(TP(*tp), records, generation)
+
+
+def _together(tp: TP, records: Sequence[Any], generation: int) -> ConsumerMessage:
+    last = records[-1]
+    return ConsumerMessage(
+        tp.topic,
+        tp.partition,
+        last.offset,
+        last.timestamp / 1000,
+        last.timestamp_type,
+        headers=None,
+        key=None,
+        value=cast(Any, records),
+        checksum=None,
+        tp=tp,
+        generation_id=generation,
+    )
+
+
 class WaitingRoom(ThrowableQueue):
-    """The queue of Faust's stream, bounded by bytes as well as by messages.
+    """The queue of Faust's stream, bounded by the records and bytes in its events.
 
     Faust's own way of slowing down, which would leave a partition out and look again after a second, is not used:
     the fetcher simply waits while the queue is full.
     """
 
-    def __init__(self, max_bytes: int, **kwargs: Any) -> None:
-        self._max_bytes = max_bytes
-        self._bytes = 0
+    def __init__(self, max_records: int, max_bytes: int, **kwargs: Any) -> None:
+        self._max_records, self._max_bytes = max_records, max_bytes
+        self._records = self._bytes = 0
         super().__init__(**kwargs)
 
     def full(self) -> bool:
-        return self._bytes >= self._max_bytes or super().full()
+        return self._records >= self._max_records or self._bytes >= self._max_bytes
 
     def clear(self) -> None:
         super().clear()
-        self._bytes = 0
+        self._records = self._bytes = 0
 
     def in_pressure_high_state(self, callback: Callable[[], None]) -> bool:
         return False
 
     def take(self, limit: int, generation: int) -> list[EventT]:
-        """Take what waits, at most `limit` messages; those fetched before a rebalance are dropped, they come again."""
+        """Take what waits, at most `limit` records; those fetched before a rebalance are dropped, they come again."""
         taken: list[EventT] = []
-        size = 0
-        while len(taken) < limit and size < MAX_BATCH_BYTES and not self.empty():
+        records = size = 0
+        while not self.empty() and size < MAX_BATCH_BYTES and records + self._first_length() <= limit:
             event = self.get_nowait()
             if event.message.generation_id == generation:
                 taken.append(event)
+                records += len(cast(Any, event.value))
                 size += _size(event)
         return taken
 
+    def _first_length(self) -> int:
+        return len(cast(Any, self)._queue[0].value)
+
     def _put(self, event: EventT) -> None:
         super()._put(event)
+        self._records += len(cast(Any, event.value))
         self._bytes += _size(event)
 
     def _get(self) -> EventT:
         event = super()._get()
+        self._records -= len(cast(Any, event.value))
         self._bytes -= _size(event)
         return event
 
 
 def _size(event: EventT) -> int:
-    return len(event.message.value or b"") + len(event.message.key or b"")
+    return sum(len(record.value or b"") + len(record.key or b"") for record in cast(Any, event.value))
 
 
 class _App(faust.App):
@@ -228,8 +280,8 @@ class _App(faust.App):
 
     def FlowControlQueue(self, maxsize: int | None = None, *, clear_on_resume: bool = False) -> WaitingRoom:
         return WaitingRoom(
+            maxsize or 0,
             MAX_WAITING_BYTES,
-            maxsize=maxsize or 0,
             flow_control=self.flow_control,
             clear_on_resume=clear_on_resume,
         )
@@ -249,7 +301,7 @@ class _NoStatistics(Monitor):
     def on_message_out(self, tp: TP, offset: int, message: Any) -> None: ...
 
 
-def build_app(settings: Settings, batches: "Batches", folder: Path) -> faust.App:
+def build_app(settings: Settings, batches: Batches, watchdog: Watchdog, folder: Path) -> faust.App:
     """Return the Faust app whose one agent hands batches of the beat topic to `batches`. Needs a running loop."""
     app = _App(
         settings.kafka.group,
@@ -264,7 +316,7 @@ def build_app(settings: Settings, batches: "Batches", folder: Path) -> faust.App
         # "latest" the beats up to the first commit would be lost without a word.
         consumer_auto_offset_reset="earliest",
         stream_buffer_maxsize=settings.worker.max_waiting,
-        stream_wait_empty=False,  # `batches` waits for the batch in flight; the rest was not begun
+        stream_wait_empty=False,  # `batches` waits for what was begun
         topic_disable_leader=True,
         topic_allow_declare=False,
         web_enabled=False,
@@ -274,6 +326,7 @@ def build_app(settings: Settings, batches: "Batches", folder: Path) -> faust.App
         key_serializer="raw",
         value_serializer="raw",
     )
+    cast(Any, app.transport).Consumer = _Consumer
     # acks=False: `batches` commits; Faust would remember every gap between offsets for ever
     topic = app.topic(settings.topics.beats, acks=False, key_serializer="raw", value_serializer="raw")
 
@@ -281,13 +334,21 @@ def build_app(settings: Settings, batches: "Batches", folder: Path) -> faust.App
     async def score_beats(stream: Any) -> None:
         room = stream.channel.queue
         async for event in stream.noack().events():
-            rest = room.take(settings.worker.max_batch - 1, app.consumer_generation_id)
-            await batches.handle([event, *rest])
+            limit = settings.worker.max_batch - len(event.value)
+            together = [event, *room.take(limit, app.consumer_generation_id)]
+            await batches.handle([record for one in together for record in one.value])
 
-    app.on_partitions_revoked.connect(cast(Any, batches.on_revoked))
-    app.on_partitions_assigned.connect(cast(Any, batches.on_assigned))
+    async def assigned(app: Any, assigned: set[TP], **_: Any) -> None:
+        watchdog.assign((tp.topic, tp.partition) for tp in assigned)
+        log.info("partitions: %s", ", ".join(str(n) for n in sorted(tp.partition for tp in assigned)) or "none")
+
+    async def revoked(app: Any, revoked: set[TP], **_: Any) -> None:
+        watchdog.assign(())
+        await batches.revoked()
+
+    app.on_partitions_assigned.connect(cast(Any, assigned))
+    app.on_partitions_revoked.connect(cast(Any, revoked))
     app.in_worker = True
-    batches.app = app
     return app
 
 
@@ -302,163 +363,3 @@ def _credentials(settings: Settings) -> SASLCredentials | SSLCredentials | None:
             ssl_context=context,
         )
     return SSLCredentials(context) if context else None
-
-
-class Batches:
-    """Takes one batch after the other from offset to commit; used from the event loop."""
-
-    def __init__(self, settings: Settings, rules: Rules, publisher: Publisher, watchdog: Watchdog) -> None:
-        self.app: faust.App  # set by build_app
-        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._settings = settings
-        self._rules = rules
-        self._publisher = publisher
-        self._watchdog = watchdog
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="score")
-        self._group = kafka.Group(settings)
-        self._busy = asyncio.Lock()
-        self._next: dict[TP, int] = {}  # offset after the last one handled, of each partition
-        self._partitions = PatientPartitions()
-        self._counts: Counter[str] = Counter()
-
-    async def handle(self, events: Sequence[EventT]) -> None:
-        """Score, publish and commit a batch; where that fails, set `failed` and never return."""
-        async with self._busy:
-            try:
-                batch = await self._in_order([event.message for event in events])
-                if not batch:
-                    return
-                outcome = await self._off_loop(process, batch, self._rules)
-                await self._publisher.publish(outcome.records)
-                await self._commit({TP(message.topic, message.partition) for message in batch})
-                self._count(outcome)
-            except Exception as error:  # noqa: BLE001 - whatever it is, nothing from this batch on may be committed
-                self._fail(error)
-                await asyncio.Event().wait()  # Faust would start the agent again
-
-    async def finish(self) -> None:
-        """Wait for the batch in flight and begin no other."""
-        if not self.failed.done():
-            await self._busy.acquire()
-        self._thread.shutdown(wait=False)
-
-    async def on_assigned(self, app: Any, assigned: set[TP], **_: Any) -> None:
-        """The group gave these partitions to this worker."""
-        self._watchdog.assign((tp.topic, tp.partition) for tp in assigned)
-        log.info("partitions: %s", ", ".join(str(n) for n in sorted(tp.partition for tp in assigned)) or "none")
-
-    async def on_revoked(self, app: Any, revoked: set[TP], **_: Any) -> None:
-        """The group takes all partitions back: wait until the batch in flight is committed."""
-        self._watchdog.assign(())
-        async with self._busy:
-            self._next.clear()
-
-    async def summaries(self) -> None:
-        """Log what was done, once a minute, where anything was."""
-        while True:
-            await asyncio.sleep(SUMMARY_S)
-            if self._counts:
-                done, self._counts = self._counts, Counter()
-                log.info("in %.0f s: %s", SUMMARY_S, ", ".join(f"{count} {what}" for what, count in done.items()))
-
-    async def _off_loop(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
-
-    async def _in_order(self, messages: Sequence[Any]) -> list[Received]:
-        """Return those messages that were not handled before; look into every gap between their offsets."""
-        batch = []
-        for message in messages:
-            tp = TP(message.topic, message.partition)
-            if tp not in self._next:
-                self._next[tp] = await self._committed(tp)
-            expected = self._next[tp]
-            if message.offset < expected:
-                continue  # the client read it twice
-            if message.offset > expected:
-                await self._gap(tp, expected, message.offset)
-            self._next[tp] = message.offset + 1
-            batch.append(_received(message))
-        return batch
-
-    async def _committed(self, tp: TP) -> int:
-        """Where this partition goes on: nobody else commits it now."""
-        offsets = await self._ask(self._group.offsets, [TopicPartition(tp.topic, tp.partition)])
-        seen = offsets[tp.topic, tp.partition]
-        return seen.low if seen.committed is None else seen.committed
-
-    async def _gap(self, tp: TP, expected: int, found: int) -> None:
-        """Tell what retention took, what never was a record, and what the client must not have skipped.
-
-        Raises ScoringError for the last.
-        """
-        offsets = await self._ask(self._group.offsets, [TopicPartition(tp.topic, tp.partition)])
-        kept_from = offsets[tp.topic, tp.partition].low
-        if lost := max(0, min(kept_from, found) - expected):
-            self._counts["offsets lost"] += lost
-            log.error(
-                "lost: %d offsets of partition %d (%d to %d) were deleted before they were read: see its retention",
-                lost,
-                tp.partition,
-                expected,
-                expected + lost - 1,
-            )
-        first = expected + lost
-        if first < found and await self._ask(self._group.holds_record, tp.topic, tp.partition, first, found):
-            raise ScoringError(f"the Kafka client skipped records of partition {tp.partition} at offset {first}")
-
-    async def _ask(self, question: Callable[..., Any], *arguments: Any) -> Any:
-        """Ask the broker, for as long as it does not answer."""
-        while True:
-            try:
-                return await self._off_loop(question, *arguments)
-            except KafkaException:
-                await asyncio.sleep(RETRY_S)
-
-    async def _commit(self, partitions: set[TP]) -> None:
-        consumer: Any = self.app.consumer
-        mine = partitions & consumer.assignment()
-        committed = bool(mine) and await consumer._commit({tp: self._next[tp] for tp in mine})
-        if not committed or mine != partitions:
-            gone = sorted(tp.partition for tp in (partitions - mine if committed else partitions))
-            log.warning(
-                "commit refused, the group changed meanwhile: the last batch of partitions %s may be scored again", gone
-            )
-
-    def _count(self, outcome: Outcome) -> None:
-        if outcome.dead_letters and not self._counts["dead letters"]:
-            log.warning("dead letter: a message cannot be scored; the reason stands in its headers")
-        self._counts["beats scored"] += outcome.scored
-        self._counts["alerts"] += outcome.alerts
-        self._counts["dead letters"] += outcome.dead_letters
-        for patient, before, now in self._partitions.moved(outcome.partition_of):
-            log.warning(
-                "%s came from partition %d and now from %d: a producer does not use murmur2 by key, "
-                "or the topic's number of partitions changed",
-                logs.who(patient, self._settings.logs),
-                before,
-                now,
-            )
-
-    def _fail(self, error: Exception) -> None:
-        if not isinstance(error, EcgwatchError):
-            log.debug("traceback", exc_info=error)
-            error = ScoringError(f"a batch failed: {_where(error)}; nothing of it was committed")
-        if not self.failed.done():
-            self.failed.set_exception(error)
-
-
-def _received(message: Any) -> Received:
-    content_type = JSON
-    for name, value in message.headers or ():
-        if name == CONTENT_TYPE:
-            content_type = value.decode("utf-8", "replace")
-    return Received(message.topic, message.partition, message.offset, message.key, message.value, content_type)
-
-
-def _where(error: Exception) -> str:
-    """The error's type and place; not its text, which may hold what was in the message."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    place = f" at {Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else ""
-    return f"{type(error).__name__}{place}"

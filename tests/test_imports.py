@@ -28,6 +28,7 @@ ORDER = [
     "broker",
     "kafka",
     "output",
+    "batches",
     "watchdog",
     "worker",
     "check",

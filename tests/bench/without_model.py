@@ -6,7 +6,7 @@ What is left is what Faust, aiokafka, the batching, the thread and the commits c
 import sys
 from collections.abc import Sequence
 
-from ecgwatch import config, worker
+from ecgwatch import batches, config, worker
 from ecgwatch.batch import Outcome, Received, Rules
 
 
@@ -16,5 +16,5 @@ def nothing(batch: Sequence[Received], rules: Rules) -> Outcome:
 
 
 if __name__ == "__main__":
-    worker.process = nothing
+    batches.process = nothing
     sys.exit(worker.run(config.load()))

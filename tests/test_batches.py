@@ -1,0 +1,275 @@
+"""Batches from offset to commit: what may overlap, and in which order offsets are committed."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from types import SimpleNamespace
+
+import pytest
+
+from ecgwatch import batches as under_test
+from ecgwatch import bundle, config
+from ecgwatch.batch import Record, Rules
+from ecgwatch.batches import COMMIT_EVERY_S, UNACKNOWLEDGED, Batches
+from ecgwatch.broker import embedded_broker
+from ecgwatch.config import Settings
+from ecgwatch.errors import BrokerError, MessageError
+from ecgwatch.messages import CONTENT_TYPE, JSON, MSGPACK, encode_beats
+from ecgwatch.scorer import Scorer, Scores
+from tests.integration.traffic import beat
+
+
+class Broker:
+    """Stands for publisher and group: acknowledges when told to, and notes what is published and committed."""
+
+    def __init__(self) -> None:
+        self.published: list[int] = []  # batches, by the offset of their first record
+        self.commits: list[dict[int, int]] = []  # partition -> offset
+        self._acknowledged: dict[int, asyncio.Future[None]] = {}
+
+    async def publish(self, records: list[Record]) -> None:
+        number = int(records[0].key or b"")
+        self.published.append(number)
+        await self._answer(number)
+
+    def acknowledge(self, *numbers: int) -> None:
+        for number in numbers:
+            self._answer(number).set_result(None)
+
+    def refuse(self, number: int, error: Exception) -> None:
+        self._answer(number).set_exception(error)
+
+    async def commit(self, ends) -> list[int]:
+        self.commits.append({number: end for (_, number), end in ends.items()})
+        return []
+
+    def _answer(self, number: int) -> asyncio.Future[None]:
+        return self._acknowledged.setdefault(number, asyncio.get_running_loop().create_future())
+
+
+def letter(offset: int, partition: int = 0) -> SimpleNamespace:
+    """A record that becomes a dead letter, whose key is the offset: no model is needed to publish it."""
+    key = str(offset).encode()
+    return SimpleNamespace(topic="beats", partition=partition, offset=offset, key=key, value=b"?", headers=())
+
+
+@pytest.fixture(scope="module")
+def settings() -> Iterator[Settings]:
+    with embedded_broker(["beats"]) as address:
+        yield config.load(environ={"ECGWATCH_KAFKA_BROKERS": address})
+
+
+class Failing(Scorer):
+    """The default model, which fails."""
+
+    def score(self, x) -> Scores:
+        if len(x) and hasattr(self, "warm"):
+            raise RuntimeError("a failure that nobody foresaw")
+        self.warm = True
+        return super().score(x)
+
+
+@pytest.fixture(scope="module")
+def rules() -> Rules:
+    loaded = bundle.load("default")
+    return Rules(Failing(loaded, "cpu", 1), loaded, 1.0, "", "alerts", "dead", 256)
+
+
+@pytest.fixture
+def play(settings: Settings, rules: Rules) -> Callable[[Callable[[Batches, Broker], Awaitable[object]]], object]:
+    """Run a scene with batches whose commits are under way."""
+
+    def run(scene):
+        async def whole():
+            broker = Broker()
+            batches = Batches(settings, rules, broker)
+            committing = asyncio.create_task(batches.commit_published(broker.commit))
+            try:
+                return await asyncio.wait_for(scene(batches, broker), 20)
+            finally:
+                committing.cancel()
+                if batches.failed.done():
+                    batches.failed.exception()
+
+        return asyncio.run(whole())
+
+    return run
+
+
+async def commits() -> None:
+    """Give the commits of what is acknowledged the time they take."""
+    await asyncio.sleep(4 * COMMIT_EVERY_S)
+
+
+def test_a_batch_is_scored_while_those_before_it_wait_for_the_broker(play):
+    async def scene(batches, broker):
+        await batches.handle([letter(0), letter(1)])
+        await batches.handle([letter(2)])
+        await asyncio.sleep(0)
+        return broker.published, broker.commits
+
+    assert play(scene) == ([0, 2], [])
+
+
+def test_no_more_batches_wait_for_the_broker_than_they_may(play):
+    async def scene(batches, broker):
+        for number in range(UNACKNOWLEDGED):
+            await batches.handle([letter(number)])
+        one_more = asyncio.create_task(batches.handle([letter(UNACKNOWLEDGED)]))
+        await asyncio.sleep(0.2)
+        waits = not one_more.done()
+        broker.acknowledge(0)
+        await one_more
+        return waits, len(broker.published)
+
+    assert play(scene)[0]
+
+
+def test_offsets_are_committed_in_order_however_the_broker_acknowledges(play):
+    async def scene(batches, broker):
+        await batches.handle([letter(0)])
+        await batches.handle([letter(1)])
+        broker.acknowledge(1)
+        await commits()
+        before = list(broker.commits)
+        broker.acknowledge(0)
+        await commits()
+        return before, broker.commits[-1]
+
+    assert play(scene) == ([], {0: 2})
+
+
+def test_batches_acknowledged_shortly_after_each_other_share_a_commit(play):
+    async def scene(batches, broker):
+        broker.acknowledge(0, 1, 2)
+        for number in range(3):
+            await batches.handle([letter(number)])
+        await commits()
+        return broker.commits
+
+    assert play(scene) == [{0: 3}]
+
+
+def test_a_batch_of_several_partitions_commits_each_of_them(play):
+    async def scene(batches, broker):
+        broker.acknowledge(0)
+        await batches.handle([letter(0, 1), letter(0, 2), letter(1, 2)])
+        await commits()
+        return broker.commits
+
+    assert play(scene) == [{1: 1, 2: 2}]
+
+
+def test_partitions_are_given_away_when_what_was_begun_is_committed(play):
+    async def scene(batches, broker):
+        await batches.handle([letter(0)])
+        giving = asyncio.create_task(batches.revoked())
+        await commits()
+        early = giving.done()
+        broker.acknowledge(0)
+        await giving
+        return early, broker.commits
+
+    assert play(scene) == (False, [{0: 1}])
+
+
+def test_a_batch_fetched_before_the_partitions_were_taken_back_is_not_scored(play):
+    async def scene(batches, broker):
+        await batches.handle([letter(0)])
+        giving = asyncio.create_task(batches.revoked())
+        await asyncio.sleep(0)
+        late = asyncio.create_task(batches.handle([letter(1)]))
+        giving_again = asyncio.create_task(batches.revoked())
+        await asyncio.sleep(0)
+        broker.acknowledge(0)
+        await asyncio.gather(giving, late, giving_again)
+        return broker.published
+
+    assert play(scene) == [0]
+
+
+def test_a_record_read_twice_is_handled_once(play):
+    async def scene(batches, broker):
+        broker.acknowledge(0, 1)
+        await batches.handle([letter(0)])
+        await batches.handle([letter(0)])
+        await batches.handle([letter(0), letter(1)])
+        await commits()
+        return broker.published, broker.commits[-1]
+
+    assert play(scene) == ([0, 1], {0: 2})
+
+
+def test_a_batch_that_fails_ends_all_when_those_before_it_are_committed(play):
+    async def scene(batches, broker):
+        broker.acknowledge(0)
+        await batches.handle([letter(0)])
+        one = beat(0)
+        headers = ((CONTENT_TYPE, MSGPACK.encode()),)
+        value = encode_beats([one], MSGPACK)
+        failing = SimpleNamespace(
+            topic="beats", partition=0, offset=1, key=one.patient.encode(), value=value, headers=headers
+        )
+        stuck = asyncio.create_task(batches.handle([failing]))
+        await asyncio.wait([batches.failed], timeout=10)
+        stuck.cancel()
+        return str(batches.failed.exception()), broker.commits
+
+    text, committed = play(scene)
+    assert text.startswith("a batch failed: RuntimeError at test_batches.py:")
+    assert committed == [{0: 1}]
+
+
+def test_a_record_that_the_broker_refuses_ends_all_and_nothing_from_it_on_is_committed(play):
+    async def scene(batches, broker):
+        await batches.handle([letter(0)])
+        await batches.handle([letter(1)])
+        broker.refuse(0, BrokerError("no"))
+        broker.acknowledge(1)
+        await asyncio.wait([batches.failed], timeout=10)
+        await commits()
+        return str(batches.failed.exception()), broker.commits
+
+    assert play(scene) == ("no", [])
+
+
+def test_finishing_waits_for_what_was_begun_and_begins_nothing_more(play):
+    async def scene(batches, broker):
+        await batches.handle([letter(0)])
+        finishing = asyncio.create_task(batches.finish())
+        late = asyncio.create_task(batches.handle([letter(1)]))
+        await commits()
+        early = finishing.done()
+        broker.acknowledge(0)
+        await finishing
+        late.cancel()
+        return early, broker.published, broker.commits
+
+    assert play(scene) == (False, [0], [{0: 1}])
+
+
+def test_finishing_does_not_wait_after_a_failure(play):
+    async def scene(batches, broker):
+        await batches.handle([letter(0)])
+        await batches.handle([letter(1)])
+        broker.refuse(0, BrokerError("no"))
+        await asyncio.wait([batches.failed], timeout=10)
+        await asyncio.wait_for(batches.finish(), 1)
+        return True
+
+    assert play(scene)
+
+
+@pytest.mark.parametrize(
+    ("headers", "form"),
+    [([], JSON), (None, JSON), ([(CONTENT_TYPE, MSGPACK.encode())], MSGPACK), ([(CONTENT_TYPE, b"\xff")], "�")],
+)
+def test_the_content_type_is_read_from_the_header_and_json_without_one(headers, form):
+    message = SimpleNamespace(topic="t", partition=0, offset=1, key=b"k", value=b"v", headers=headers)
+    assert under_test._received(message).content_type == form
+
+
+def test_a_failure_is_told_by_type_and_place_without_its_text():
+    try:
+        raise MessageError("x", "Jane Roe's signal")
+    except MessageError as error:
+        assert under_test._where(error).startswith("MessageError at test_batches.py:")
