@@ -10,7 +10,9 @@ pytestmark = pytest.mark.kafka
 
 
 @pytest.mark.parametrize(
-    ("per_s", "backlog"), [(20, 0), (500, 0), (200, 6000)], ids=["at 20 a second", "at 500 a second", "with a backlog"]
+    ("per_s", "backlog"),
+    [(20, 0), (1000, 0), (200, 6000)],
+    ids=["at 20 a second", "at 1000 a second", "with a backlog"],
 )
 def test_join_restart_and_leave_repeat_less_than_one_in_a_hundred_beats_and_lose_none(
     site: Site, per_s: int, backlog: int
