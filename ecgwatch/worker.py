@@ -17,6 +17,7 @@ import os
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +46,7 @@ from ecgwatch.watchdog import Watchdog
 MAX_WAITING_BYTES = 32 * 1024 * 1024
 MAX_BATCH_BYTES = 4 * 1024 * 1024
 CRASH_CHECK_S = 0.5
+FETCH_EVERY_S = 0.01  # under load; a fetch costs worker and broker as much as several beats
 NEVER_S = 86_400.0
 
 
@@ -187,11 +189,18 @@ def _committer(app: faust.App) -> Callable[[Mapping[Partition, int]], Any]:
 
 
 class _Consumer(Consumer):
-    """Faust's consumer; its messages are whole fetches: all records that one brought of a partition."""
+    """Faust's consumer; its messages are whole fetches: all records that one brought of a partition.
+
+    A beat that comes alone is handed on at once, what comes within FETCH_EVERY_S after it together.
+    """
+
+    _next_fetch = 0.0
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:
         """Yield what a fetch brought, a message per partition; its value: aiokafka's records, its offset: the last."""
+        await asyncio.sleep(max(0.0, self._next_fetch - time.monotonic()))
         fetched, active = await self._wait_next_records(timeout)
+        self._next_fetch = time.monotonic() + FETCH_EVERY_S
         generation = self.app.consumer_generation_id  # asked for before a rebalance, it may hold what came after it
         if not fetched or self.should_stop:
             return
