@@ -116,14 +116,17 @@ def difference(
 ) -> float:
     """Return the largest difference between a graph's distance and score and the plain numpy version of them.
 
-    In units of the value where it is above 1: float32 has no more digits. scales: of NSE and D; x: float32[n, length].
+    In units of what float32 rounds: the distance, and the terms of the score before their medians are taken off; or in
+    units of 1, where these are less. scales: of NSE and D; x: float32[n, length].
     """
-    mean, nse, distance, score = Model(model, "cpu", 1, WHOLE).run(x)
-    plain = reference_map.distance(mean)
-    combined = alpha * scaled(nse.astype(np.float64), scales[0]) + (1 - alpha) * scaled(plain, scales[1])
+    mean, nse, distance, score = (part.astype(np.float64) for part in Model(model, "cpu", 1, WHOLE).run(x))
+    plain = reference_map.distance(mean.astype(np.float32))
+    terms = ((alpha, nse, scales[0]), (1 - alpha, plain, scales[1]))
+    combined = sum(weight * scaled(values, scale) for weight, values, scale in terms)
+    rounded = sum(weight * np.abs(values) / (scale.upper - scale.median) for weight, values, scale in terms)
     return max(
-        float((np.abs(there - here) / np.maximum(1, np.abs(here))).max())
-        for there, here in ((distance, plain), (score, combined))
+        float((np.abs(there - here) / np.maximum(1, unit)).max())
+        for there, here, unit in ((distance, plain, plain), (score, combined, rounded))
     )
 
 

@@ -22,7 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 from ecgwatch.bundle import Scale
 from ecgwatch.tsne_map import FIRST_GUESS, MAX_EXPONENT, MAX_STEP, MIN_MASS, MIN_VARIANCE, STEPS, TINY, ReferenceMap
 
-_FAR = 1e30  # half the squared length of a reference that only fills up a chunk
+_FAR = 1e30  # squared distance of a reference that only fills up a chunk
 _PREFIX = "map/"
 
 
@@ -75,21 +75,24 @@ class _Nodes:
 def _nearest(op: _Nodes, latents: str, reference_map: ReferenceMap) -> str:
     """Squared distances to the nearest references, in no order: [n, k, 1]."""
     k, latent = reference_map.neighbours, reference_map.latents.shape[1]
-    centred = _chunks(reference_map)
-    count, size = centred.shape[:2]
+    references = _chunks(reference_map)
+    count, size = references.shape[:2]
     taken = min(k, count)
-    # a reference as (-r, |r|^2 / 2), a beat as (x, 1): their product orders references by distance, their sum is x - r
-    half = np.where(np.isnan(centred[..., :1]), _FAR, (centred**2).sum(axis=-1, keepdims=True) / 2)
-    rows = np.concatenate([-np.nan_to_num(centred), half], axis=-1)
-    beat = op("Gemm", latents, np.eye(latent, latent + 1), np.append(-reference_map.centre, 1))
+    # A reference as (-r, |r - c|^2 / 2) and a beat as (x - c, 1), c the centre: their products order references by
+    # distance. With the beat as (x, 1) their sum is x - r.
+    half = (np.nan_to_num(references - reference_map.centre, nan=math.sqrt(_FAR)) ** 2).sum(axis=-1, keepdims=True) / 2
+    rows = np.concatenate([-np.nan_to_num(references), half], axis=-1)
+    extend = np.eye(latent, latent + 1)
+    centred = op("Gemm", latents, extend, np.append(-reference_map.centre, 1))
+    beat = op("Gemm", latents, extend, np.append(np.zeros(latent), 1))
     # Member by member, so that the least of a chunk is a minimum of long rows; in two halves, because onnxruntime
     # takes the minimum of a single block (one beat, undivided) without vector instructions.
     by_member = rows.reshape(2, count // 2, size, latent + 1).transpose(3, 0, 2, 1).reshape(latent + 1, -1)
-    every = op("Reshape", op("MatMul", beat, np.ascontiguousarray(by_member)), _shape(-1, size, count // 2))
+    every = op("Reshape", op("MatMul", centred, np.ascontiguousarray(by_member)), _shape(-1, size, count // 2))
     least = op("Reshape", op("ReduceMin", every, _shape(1), keepdims=0), _shape(-1, count))
     _, chosen = op.several("TopK", 2, least, _shape(taken), largest=0, sorted=1)
     members = op("Reshape", op("Gather", rows, chosen), _shape(-1, taken * size, latent + 1))
-    ranks = op("MatMul", members, op("Unsqueeze", beat, _shape(2)))
+    ranks = op("MatMul", members, op("Unsqueeze", centred, _shape(2)))
     _, found = op.several("TopK", 2, ranks, _shape(k), axis=1, largest=0, sorted=0)
     difference = op("Add", op("GatherND", members, found, batch_dims=1), op("Unsqueeze", beat, _shape(1)))
     without_last = np.append(np.ones(latent), 0)[:, None]
@@ -143,16 +146,16 @@ def _combine(op: _Nodes, distance: str, scales: tuple[Scale, Scale], alpha: floa
 
 
 def _chunks(reference_map: ReferenceMap) -> np.ndarray:
-    """Return the centred references in an even number of chunks, float32[chunks, members, d]; NaN fills up the last.
+    """Return the references in an even number of chunks, float32[chunks, members, d]; NaN fills up the last.
 
     With the square root of n / k members to a chunk, both stages compare about the same number of values.
     """
     n = len(reference_map.latents)
     size = max(1, round(math.sqrt(n / reference_map.neighbours)))
-    centred = reference_map.latents - reference_map.centre
-    padded = np.full((-(-n // (2 * size)) * 2 * size, centred.shape[1]), np.nan, np.float32)
-    padded[:n] = centred[_neighbours_together(centred, np.arange(n), size)]
-    return padded.reshape(-1, size, centred.shape[1])
+    latents = reference_map.latents
+    padded = np.full((-(-n // (2 * size)) * 2 * size, latents.shape[1]), np.nan, np.float32)
+    padded[:n] = latents[_neighbours_together(latents, np.arange(n), size)]
+    return padded.reshape(-1, size, latents.shape[1])
 
 
 def _neighbours_together(points: np.ndarray, rows: np.ndarray, size: int) -> np.ndarray:
