@@ -22,7 +22,7 @@ from ecgwatch.beats import Contract
 from ecgwatch.errors import BundleError, ConfigError
 from ecgwatch.tsne_map import ReferenceMap
 
-FORMAT_VERSION: Literal[1] = 1
+FORMAT_VERSION: Literal[2] = 2  # 1: model.onnx held the encoder alone
 MANIFEST, SUMS = "bundle.json", "SHA256SUMS"
 MODEL, MAP, CARD = "model.onnx", "map.npz", "MODEL_CARD.md"
 MAX_FILE_BYTES = 200_000_000  # what a bundle's file may unpack to
@@ -60,7 +60,7 @@ class MapSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """bundle.json."""
 
-    format_version: Literal[1]
+    format_version: Literal[2]
     name: str
     created: str
     files: dict[str, Sha256]

@@ -118,9 +118,10 @@ def _bundle_show(args: argparse.Namespace, settings: config.Settings) -> int:
 
 
 def _bundle_verify(args: argparse.Namespace, settings: config.Settings) -> int:
-    from ecgwatch import bundle
+    from ecgwatch import bundle, scorer
 
     loaded = bundle.load(args.bundle or settings.model.bundle)
+    scorer.verify(loaded)
     print(f"{args.bundle or settings.model.bundle}: whole, every hash matches; model {loaded.sha256}")
     return 0
 
@@ -268,7 +269,11 @@ def _add_models(commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
     )
     for name, function, summary in (
         ("show", _bundle_show, "print what a bundle takes, how it was made, and its figures"),
-        ("verify", _bundle_verify, "check every file of a bundle against its hash; 0 is whole"),
+        (
+            "verify",
+            _bundle_verify,
+            "check every file of a bundle against its hash, and the model against the map; 0 is whole",
+        ),
     ):
         action = _command(
             actions, name, function, summary, f"ecgwatch bundle {name}\necgwatch bundle {name} runs/mine/bundle"

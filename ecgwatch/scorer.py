@@ -6,6 +6,7 @@ scores = scorer.Scorer(bundle.load("default")).score(x)     # x: float32[n, 187]
 
 import ctypes
 import sys
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,12 @@ import onnxruntime
 from ecgwatch.beats import Contract
 from ecgwatch.bundle import Bundle, Scale
 from ecgwatch.errors import BundleError, ConfigError, ScoringError
+from ecgwatch.tsne_map import ReferenceMap
+
+ENCODER = ("mean", "nse")  # what a graph gives without a map
+WHOLE = (*ENCODER, "distance", "score")  # and with it
+TOLERANCE = 1e-4  # between a graph and the plain version of it
+ROWS_AT_ONCE = 64  # so that what a part of the batch needs stays in the processor's cache, and memory small
 
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 _ORT = onnxruntime.capi.onnxruntime_pybind11_state
@@ -37,39 +44,50 @@ class Scores(NamedTuple):
 
 
 class Model:
-    """model.onnx in an onnxruntime session: prepared beats -> latent means and NSE. May be called from any thread."""
+    """model.onnx in an onnxruntime session: prepared beats -> its outputs. May be called from any thread."""
 
-    def __init__(self, model: bytes, provider: str = "auto", threads: int = 1) -> None:
+    def __init__(
+        self, model: bytes, provider: str = "auto", threads: int = 1, outputs: Sequence[str] = ENCODER
+    ) -> None:
         """Start a session.
 
         provider: auto takes CUDA where it works, else the CPU; cuda demands it. threads: of one call on the CPU, 0 for
-        all cores. Raises ConfigError when CUDA is demanded and absent, BundleError for a model that is refused.
+        all cores. outputs: what `run` returns. Raises ConfigError when CUDA is demanded and absent, BundleError for a
+        model that is refused or lacks an output.
         """
         self._session = _session(model, provider, threads)
+        self._outputs = list(outputs)
+        there = [output.name for output in self._session.get_outputs()]
+        if missing := [name for name in outputs if name not in there]:
+            raise BundleError(f"model.onnx has no output {', '.join(missing)}; its outputs are {', '.join(there)}")
         # what the session really uses: the list of available providers names CUDA even without a GPU
         self.provider: str = self._session.get_providers()[0]
         if provider == "cuda" and self.provider != _CUDA:
             raise ConfigError("[model] provider = cuda: onnxruntime found no usable CUDA GPU; use auto or cpu")
 
-    def encode(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return latent means float32[n, latent] and NSE float64[n] of prepared beats float32[n, length], n > 0.
+    def run(self, x: np.ndarray) -> list[np.ndarray]:
+        """Return the outputs, float32[n, ...] each, of prepared beats float32[n, length], n > 0.
 
         Raises ScoringError where onnxruntime fails.
         """
+        x = np.ascontiguousarray(x, np.float32)
+        rows = len(x) if self.provider == _CUDA else ROWS_AT_ONCE
         try:
-            latents, nse = self._session.run(None, {"x": np.ascontiguousarray(x, np.float32)})
+            if len(x) <= rows:
+                return self._session.run(self._outputs, {"x": x})
+            parts = [self._session.run(self._outputs, {"x": x[i : i + rows]}) for i in range(0, len(x), rows)]
         except _ORT_ERRORS as error:
             raise ScoringError(f"onnxruntime failed: {str(error).splitlines()[0]}") from None
-        return latents, nse.astype(np.float64)
+        return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
 
 class Scorer:
-    """A bundle ready to score: the model and the reference map. May be called from any thread."""
+    """A bundle ready to score: one graph from beat to score. May be called from any thread."""
 
     def __init__(self, bundle: Bundle, provider: str = "auto", threads: int = 1) -> None:
         """Load the model; arguments and errors as for Model."""
         self.bundle = bundle
-        self._model = Model(bundle.model, provider, threads)
+        self._model = Model(bundle.model, provider, threads, WHOLE[1:])
         self.provider = self._model.provider
         self.score(
             np.full((1, self.contract.length), 0.5, np.float32)
@@ -87,15 +105,39 @@ class Scorer:
         """
         if not len(x):
             return Scores(np.zeros(0), np.zeros(0), np.zeros(0))
-        latents, nse = self._model.encode(x)
-        distance = self.bundle.map.distance(latents)
-        manifest = self.bundle.manifest
-        combined = manifest.alpha * scaled(nse, manifest.nse) + (1 - manifest.alpha) * scaled(
-            distance, manifest.distance
-        )
-        if not np.isfinite(combined).all():
+        scores = Scores(*(part.astype(np.float64) for part in self._model.run(x)))
+        if not np.isfinite(scores.score).all():
             raise ScoringError("the model gave a score that is no number")
-        return Scores(nse, distance, combined)
+        return scores
+
+
+def difference(
+    model: bytes, reference_map: ReferenceMap, scales: tuple[Scale, Scale], alpha: float, x: np.ndarray
+) -> float:
+    """Return the largest difference between a graph's distance and score and the plain numpy version of them.
+
+    In units of what float32 rounds: the distance, and the terms of the score before their medians are taken off; or in
+    units of 1, where these are less. scales: of NSE and D; x: float32[n, length].
+    """
+    mean, nse, distance, score = (part.astype(np.float64) for part in Model(model, "cpu", 1, WHOLE).run(x))
+    plain = reference_map.distance(mean.astype(np.float32))
+    terms = ((alpha, nse, scales[0]), (1 - alpha, plain, scales[1]))
+    combined = sum(weight * scaled(values, scale) for weight, values, scale in terms)
+    rounded = sum(weight * np.abs(values) / (scale.upper - scale.median) for weight, values, scale in terms)
+    return max(
+        float((np.abs(there - here) / np.maximum(1, unit)).max())
+        for there, here, unit in ((distance, plain, plain), (score, combined, rounded))
+    )
+
+
+def verify(bundle: Bundle) -> None:
+    """Raise BundleError where a bundle's graph and its map disagree on beats made up for it."""
+    manifest = bundle.manifest
+    walks = np.random.default_rng(0).normal(size=(16, manifest.contract.length)).cumsum(axis=1)
+    x = ((walks - walks.min()) / np.ptp(walks)).astype(np.float32)
+    found = difference(bundle.model, bundle.map, (manifest.nse, manifest.distance), manifest.alpha, x)
+    if not found <= TOLERANCE:
+        raise BundleError(f"bundle {manifest.name}: model.onnx and map.npz differ by {found:.2g} in what they score")
 
 
 def scaled(values: np.ndarray, scale: Scale) -> np.ndarray:

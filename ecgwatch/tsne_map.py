@@ -15,9 +15,13 @@ point are normalised to 1 however far its neighbours are. The repair used here, 
    neighbours are one place, and both balance where w = m Zbar / n: r^2 is about n / (m Zbar). A reference itself
    (m = 1) is at rest where it is, r = 0. Both hold for
        r^2 = (n / Zbar) (1 / m - 1),
-   which falls strictly with m, so that no two beats are tied that their masses tell apart.
+   which falls strictly with m, so that no two beats are tied that their masses tell apart. 1 / m - 1 is the affinity of
+   the peers over that of the references: it is taken so, and loses no digits where m is near 1.
 3. D. The beat is drawn outward from its neighbours, from the middle of the map, at the first place whose nearest
    reference is r away. So D (eq. 4, k = 1) of the drawn position is r, and r needs no drawing.
+
+This is the plain version: it draws pictures, and tests and export compare with it. In service the same is part of
+model.onnx (`training/score_graph.py`).
 """
 
 import math
@@ -30,8 +34,11 @@ NEIGHBOURS_PER_PERPLEXITY = 3  # openTSNE's and Barnes-Hut t-SNE's truncation: b
 PEERS = 20  # chosen on the abnormal beats of the by-beat training part: 5 give .002 less AUROC, 10 .001
 MIN_MASS = 1e-6  # an outlier beyond it is drawn no farther: over ten times the map's width
 ROWS_AT_ONCE = 32  # so that the distances of a part of the batch stay in the processor's cache
-_FIRST_GUESS = 1.35  # log of b times the mean distance, as it comes out on ECG latents: 1.16 to 1.66
-_NEWTON_STEPS = 4  # three leave an error of 1e-4 there, four 1e-7
+FIRST_GUESS = 1.35  # log of b times the mean of what is beyond the nearest, as on ECG latents: 1.16 to 1.69
+STEPS = 2  # they leave an error of 1e-7 there (three: none); 2e-4 on latents of one dimension
+MAX_STEP = 2.0
+MAX_EXPONENT = 50.0  # where the mass is at its floor anyway
+MIN_VARIANCE, TINY = 1e-12, 1e-30  # against division by zero where all neighbours are equally far
 
 
 @dataclass(frozen=True)
@@ -65,26 +72,24 @@ class ReferenceMap:
         return min(len(self.latents), round(NEIGHBOURS_PER_PERPLEXITY * self.perplexity))
 
     def nearest(self, latents: np.ndarray, count: int) -> np.ndarray:
-        """Return squared distances to the `count` nearest references, in no order, float32[m, count]."""
+        """Return squared distances to the `count` nearest references, in no order, float32[m, count].
+
+        One product finds them; their distances are taken afresh, by differences, which loses no digits.
+        """
         rows = np.ones((len(latents), latents.shape[1] + 1), np.float32)
-        centred = rows[:, :-1]
-        np.subtract(latents, self.centre, out=centred)
+        np.subtract(latents, self.centre, out=rows[:, :-1])
         nearest = np.empty((len(latents), count), np.float32)
         for start in range(0, len(rows), ROWS_AT_ONCE):
-            part = rows[start : start + ROWS_AT_ONCE] @ self._search
-            part.partition(count - 1, axis=1)
-            nearest[start : start + ROWS_AT_ONCE] = part[:, :count]
-        nearest += np.einsum("ij,ij->i", centred, centred)[:, None]
-        return np.maximum(nearest, 0, out=nearest)
-
-    def affinity_mass(self, latents: np.ndarray) -> np.ndarray:
-        """Return the share m of each beat's affinity that falls on references, float64[m] in (0, 1]."""
-        squared = self.nearest(latents, self.neighbours)
-        return mass_against_peers(squared, self.peer_distances**2, self.perplexity)
+            part = slice(start, start + ROWS_AT_ONCE)
+            found = (rows[part] @ self._search).argpartition(count - 1, axis=1)[:, :count]
+            nearest[part] = ((latents[part, None, :] - self.latents[found]) ** 2).sum(axis=2)
+        return nearest
 
     def distance(self, latents: np.ndarray) -> np.ndarray:
         """Return D (eq. 4, k = 1), the map distance to the nearest normal beat: latents float32[m, d] -> float64[m]."""
-        return radius(self.affinity_mass(latents), self.perplexity, self.mean_z)
+        squared = self.nearest(latents, self.neighbours).astype(np.float64)
+        ratio = mass_ratio(squared, self.peer_distances.astype(np.float64) ** 2, self.perplexity)
+        return radius(ratio, self.perplexity, self.mean_z)
 
     def place(self, latents: np.ndarray) -> np.ndarray:
         """Return where the beats are drawn, float64[m, 2]: outward from the nearest reference, `distance` from any."""
@@ -97,37 +102,48 @@ class ReferenceMap:
         return np.array(places).reshape(-1, 2)
 
 
-def mass_against_peers(squared: np.ndarray, squared_peers: np.ndarray, perplexity: float) -> np.ndarray:
-    """Return the affinity mass of references against virtual peers, float64[m].
+def mass_ratio(squared: np.ndarray, squared_peers: np.ndarray, perplexity: float) -> np.ndarray:
+    """Return 1 / m - 1, the affinity of the virtual peers over that of the references, float64[m].
 
-    squared: [m, k] squared distances to the nearest references, k > perplexity; squared_peers: [v]. The precision b is
-    found by Newton's method on log b, a fixed number of steps: a beat's result depends on nothing but the beat.
+    squared: float64[m, k], squared distances to the nearest references, k > perplexity; squared_peers: [v].
     """
-    nearest = np.minimum.reduce(squared, axis=1, keepdims=True)
-    beyond = (squared - nearest).astype(np.float64)
-    ones = np.ones(beyond.shape[1])  # a product with it is the sum of a row, at a third of the cost for one beat
-    log_b = _FIRST_GUESS - np.log(beyond @ ones / len(ones) + 1e-30)
-    wanted = math.log(perplexity)
-    for _ in range(_NEWTON_STEPS):
-        scaled = np.exp(log_b)[:, None] * beyond
-        weights = np.exp(-scaled)
-        total = weights @ ones
-        weights *= scaled
-        mean = weights @ ones / total
-        weights *= scaled
-        variance = weights @ ones / total - mean * mean
-        step = (np.log(total) + mean - wanted) / np.maximum(variance, 1e-9)
-        log_b += np.minimum(np.maximum(step, -1), 1)
-    b = np.exp(log_b)[:, None]
-    references = np.exp(-b * beyond) @ ones
-    # relative to the nearest reference, as `beyond` is; the exponent is bounded where the mass is at its floor anyway
-    peers = np.exp(np.minimum(b * (nearest - squared_peers), 50)).sum(axis=1)
-    return np.maximum(references / (references + peers), MIN_MASS)
+    nearest = squared.min(axis=1, keepdims=True)
+    beyond = squared - nearest
+    unit = beyond.mean(axis=1, keepdims=True) + TINY
+    b = precision(beyond / unit, perplexity)[:, None] / unit
+    # relative to the nearest reference, as `beyond` is
+    references = np.exp(-b * beyond).sum(axis=1)
+    peers = np.exp(np.minimum(b * (nearest - squared_peers), MAX_EXPONENT)).sum(axis=1)
+    return np.minimum(peers / references, 1 / MIN_MASS - 1)
 
 
-def radius(mass: np.ndarray, perplexity: float, mean_z: float) -> np.ndarray:
-    """Return the distance from its neighbours at which attraction and repulsion balance (2. above), float64[m]."""
-    return np.sqrt(perplexity / mean_z * (1 / mass - 1))
+def precision(t: np.ndarray, perplexity: float) -> np.ndarray:
+    """Return the b at which the affinities exp(-b t) have the perplexity, float64[m].
+
+    t: float64[m, k], zero for the nearest, of mean 1. With Z = sum_j exp(-b t_j), and e the mean of t under these
+    weights, V its variance and T its third central moment, the entropy is H = log Z + b e, and in log b
+        H' = -b^2 V,   H'' = b^3 T - 2 b^2 V.
+    Halley's method, a fixed number of steps: a beat's result depends on nothing but the beat.
+    """
+    b = np.full(len(t), math.exp(FIRST_GUESS))
+    for _ in range(STEPS):
+        weights = np.exp(-b[:, None] * t)
+        total = weights.sum(axis=1)
+        first, second, third = ((weights * t**power).sum(axis=1) / total for power in (1, 2, 3))
+        variance = np.maximum(second - first**2, MIN_VARIANCE)
+        skew = third - first * (second + 2 * variance)
+        excess = np.log(total) + b * first - math.log(perplexity)
+        slope = b**2 * variance + excess * (1 - b * skew / (2 * variance))
+        b *= np.exp(np.clip(excess / np.maximum(slope, MIN_VARIANCE), -MAX_STEP, MAX_STEP))
+    return b
+
+
+def radius(ratio: np.ndarray, perplexity: float, mean_z: float) -> np.ndarray:
+    """Return the distance from its neighbours at which attraction and repulsion balance (2. above), float64[m].
+
+    ratio: 1 / m - 1, float64[m].
+    """
+    return np.sqrt(perplexity / mean_z * ratio)
 
 
 def mean_z(positions: np.ndarray) -> float:

@@ -19,7 +19,7 @@ REFERENCES, LATENT, PEERS = 6, 3, 2
 
 def manifest() -> Manifest:
     return Manifest(
-        format_version=1,
+        format_version=2,
         name="made",
         created="2026-11-24",
         files={},
@@ -149,10 +149,10 @@ def test_a_bundle_that_is_not_there_says_what_to_do(tmp_path):
     assert "'ecgwatch train'" in refusal(tmp_path / "none.zip")
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 1, 3, "2", None])
 def test_another_format_version_is_refused_and_named(folder, version):
     rewrite(folder, format_version=version)
-    assert f"format version {version}; this ecgwatch reads version 1" in refusal(folder)
+    assert f"format version {version}; this ecgwatch reads version 2" in refusal(folder)
 
 
 @pytest.mark.parametrize("key", [name for name in Manifest.__struct_fields__ if name != "format_version"])

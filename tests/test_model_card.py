@@ -42,7 +42,7 @@ def manifest(figures: dict[str, Any] | None = None, contract: Contract | None = 
         **parameters,
     }
     return Manifest(
-        format_version=1,
+        format_version=2,
         name="made",
         created="2026-11-24",
         files={},

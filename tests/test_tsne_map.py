@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ecgwatch.tsne_map import MIN_MASS, PEERS, ReferenceMap, mass_against_peers, mean_z, outward, radius
+from ecgwatch.tsne_map import MIN_MASS, PEERS, ReferenceMap, mass_ratio, mean_z, outward, precision, radius
 from training.reference_map import choose, fit, peer_distances
 
 RNG = np.random.default_rng(5)
@@ -56,39 +56,52 @@ def test_scoring_leaves_the_map_as_it_was(the_map: ReferenceMap) -> None:
     assert np.array_equal(before[0], the_map.positions) and np.array_equal(before[1], the_map.latents)
 
 
-def test_newtons_precision_has_the_perplexity_that_was_asked_for() -> None:
+def bisected(row: np.ndarray, perplexity: float) -> float:
+    """Log of the precision, slow and sure; row: distances beyond the nearest."""
+    low, high = -40.0, 40.0
+    for _ in range(200):
+        middle = (low + high) / 2
+        p = np.exp(-np.exp(middle) * row)
+        p /= p.sum()
+        too_wide = -(p * np.log(np.maximum(p, 1e-300))).sum() > np.log(perplexity)
+        low, high = (middle, high) if too_wide else (low, middle)
+    return middle
+
+
+def test_the_ratio_is_that_at_the_precision_which_has_the_perplexity_asked_for() -> None:
     squared = RNG.gamma(5, size=(40, 90)) * np.logspace(-3, 4, 40)[:, None]
     peers = np.full(10, 1.0)
-    mass = mass_against_peers(squared.astype(np.float32), peers, 30.0)
-    for row, m in zip(squared.astype(np.float32).astype(float), mass, strict=True):
-        low, high = -40.0, 40.0
-        for _ in range(200):  # bisection on log b, slow and sure
-            middle = (low + high) / 2
-            p = np.exp(-np.exp(middle) * (row - row.min()))
-            p /= p.sum()
-            too_wide = -(p * np.log(np.maximum(p, 1e-300))).sum() > np.log(30)
-            low, high = (middle, high) if too_wide else (low, middle)
-        references = np.exp(-np.exp(middle) * (row - row.min())).sum()
-        against = np.exp(np.minimum(np.exp(middle) * (row.min() - peers), 50)).sum()
-        assert m == pytest.approx(max(references / (references + against), MIN_MASS), rel=1e-4)
+    for row, ratio in zip(squared, mass_ratio(squared, peers, 30.0), strict=True):
+        b = np.exp(bisected(row - row.min(), 30.0))
+        references = np.exp(-b * (row - row.min())).sum()
+        against = np.exp(np.minimum(b * (row.min() - peers), 50)).sum()
+        assert ratio == pytest.approx(min(against / references, 1 / MIN_MASS - 1), rel=1e-6)
+
+
+@pytest.mark.parametrize(("dimensions", "error"), [(1, 1e-3), (2, 1e-6), (5, 1e-6), (20, 1e-6)])
+def test_the_precision_is_found_for_latents_of_any_size(dimensions: int, error: float) -> None:
+    t = np.sort(RNG.random((40, 90)), axis=1) ** (2 / dimensions)
+    t -= t[:, :1]
+    t /= t.mean(axis=1, keepdims=True)
+    expected = [bisected(row, 30.0) for row in t]
+    np.testing.assert_allclose(np.log(precision(t, 30.0)), expected, atol=error)
 
 
 def test_a_beat_equal_to_many_references_does_not_divide_by_zero() -> None:
-    mass = mass_against_peers(np.zeros((1, 90), np.float32), np.full(10, 1.0), 30.0)
-    assert mass[0] > 0.99
+    assert 0 <= mass_ratio(np.zeros((1, 90)), np.full(10, 1.0), 30.0)[0] < 0.01
 
 
 def test_far_away_attraction_and_repulsion_balance_at_the_radius() -> None:
     """Attraction m w r against repulsion n w^2 r / Zbar, w = 1 / (1 + r^2)."""
     m, n, z = 1e-5, 30.0, 12.0
-    r = radius(np.array([m]), n, z)[0]
+    r = radius(np.array([1 / m - 1]), n, z)[0]
     w = 1 / (1 + r * r)
     assert m * w * r == pytest.approx(n * w * w * r / z, rel=1e-3)
 
 
 def test_a_beat_of_full_mass_lies_at_its_neighbours_and_less_mass_is_always_farther() -> None:
     masses = np.linspace(1, 0.01, 50)
-    radii = radius(masses, 30.0, 200.0)
+    radii = radius(1 / masses - 1, 30.0, 200.0)
     assert radii[0] == 0
     assert (np.diff(radii) > 0).all()
 

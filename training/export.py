@@ -1,4 +1,4 @@
-"""torch -> ONNX, with a check that both say the same of real beats."""
+"""torch -> ONNX, with the checks that torch, ONNX and numpy say the same of real beats."""
 
 import io
 import logging
@@ -8,10 +8,12 @@ import onnx
 import onnxruntime
 import torch
 
+from ecgwatch.bundle import Scale
 from ecgwatch.errors import BundleError
+from ecgwatch.scorer import TOLERANCE, difference
+from ecgwatch.tsne_map import ReferenceMap
 from training.models import BetaVAE, Serving
 
-TOLERANCE = 1e-4
 PARITY_BEATS = 1000
 
 
@@ -44,11 +46,23 @@ def check_parity(model: BetaVAE, exported: bytes, x: np.ndarray) -> float:
     with torch.no_grad():
         expected = [part.numpy() for part in Serving(model).eval()(torch.from_numpy(x))]
     session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
-    difference = max(
+    found = max(
         float(np.abs(there - here).max()) for there, here in zip(session.run(None, {"x": x}), expected, strict=True)
     )
-    if not difference <= TOLERANCE:
-        raise BundleError(
-            f"torch and onnxruntime differ by {difference:.2g} on {len(x)} beats; at most {TOLERANCE:g} is accepted"
-        )
-    return difference
+    return _accepted("torch and onnxruntime", found, len(x))
+
+
+def check_map(
+    whole: bytes, reference_map: ReferenceMap, scales: tuple[Scale, Scale], alpha: float, x: np.ndarray
+) -> float:
+    """Return the largest difference between the whole graph and numpy on real beats, float32[n, length].
+
+    Raises BundleError where it is above 1e-4 (of the value, where that is above 1).
+    """
+    return _accepted("numpy and onnxruntime", difference(whole, reference_map, scales, alpha, x), len(x))
+
+
+def _accepted(who: str, found: float, beats: int) -> float:
+    if not found <= TOLERANCE:
+        raise BundleError(f"{who} differ by {found:.2g} on {beats} beats; at most {TOLERANCE:g} is accepted")
+    return found

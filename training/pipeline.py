@@ -15,7 +15,7 @@ from ecgwatch.beats import Contract
 from ecgwatch.bundle import FORMAT_VERSION, Bundle, Manifest, MapSettings
 from ecgwatch.scorer import Model
 from ecgwatch.tsne_map import ReferenceMap
-from training import calibrate, evaluate, export, reference_map
+from training import calibrate, evaluate, export, reference_map, score_graph
 from training.datasets.arrhythmia import Beats, Split
 from training.models import BetaVAE
 from training.parameters import Parameters
@@ -60,13 +60,17 @@ def run(
     open_run(folder, parameters)
     model = fit(beats.x[split.train], beats.x[split.calibration], parameters, folder, on)
     exported = export.to_onnx(model, contract.length)
-    parity = export.check_parity(model, exported, beats.x[split.calibration][: export.PARITY_BEATS])
-    print(f"torch and onnxruntime agree to {parity:.1g} on {min(export.PARITY_BEATS, len(split.calibration))} beats")
+    compared = beats.x[split.calibration][: export.PARITY_BEATS]
+    parity = export.check_parity(model, exported, compared)
+    print(f"torch and onnxruntime agree to {parity:.1g} on {len(compared)} beats")
 
     encoder = Model(exported, provider="cpu", threads=0)
     the_map = _map(folder, encoder, beats, split, parameters)
     nse, distance = _terms(encoder, the_map, beats.x[split.calibration])
     scales = calibrate.scale(nse), calibrate.scale(distance)
+    whole = score_graph.append_map(exported, the_map, scales, calibrate.ALPHA)
+    map_parity = export.check_map(whole, the_map, scales, calibrate.ALPHA, compared)
+    print(f"numpy and onnxruntime agree on the map to {map_parity:.1g} on {len(compared)} beats")
     normal_hours = _calibration_hours(beats, split)
     manifest = Manifest(
         format_version=FORMAT_VERSION,
@@ -89,13 +93,14 @@ def run(
             "calibration_beats": len(split.calibration),
             "calibration_hours": round(normal_hours, 3),
             "export_difference": parity,
+            "map_difference": map_parity,
             "device": str(on),
         },
         protocol={"split": split.name, "text": PROTOCOLS[split.name]},
         figures={},
         versions=versions(),
     )
-    draft = bundles.save(folder / "bundle", manifest, exported, the_map, "")
+    draft = bundles.save(folder / "bundle", manifest, whole, the_map, "")
     print(f"scoring {len(split.test)} test beats")
     predictions = evaluate.predict(draft, beats, split.test, split.normal)
     predictions.save(folder / "predictions.npz")
@@ -137,8 +142,8 @@ def _terms(encoder: Model, the_map: ReferenceMap, x: np.ndarray) -> tuple[np.nda
 
 
 def _encode(encoder: Model, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    parts = [encoder.encode(x[start : start + 1024]) for start in range(0, len(x), 1024)]
-    return np.concatenate([latents for latents, _ in parts]), np.concatenate([nse for _, nse in parts])
+    latents, nse = encoder.run(x)
+    return latents, nse.astype(np.float64)
 
 
 def _calibration_hours(beats: Beats, split: Split) -> float:

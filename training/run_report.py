@@ -34,7 +34,7 @@ def write(folder: Path, parameters: Parameters, beats: Beats, split: Split, resu
             examples=_examples(beats, split, result),
             positions=result.bundle.map.positions,
             owners=owners,
-            placed=result.bundle.map.place(encoder.encode(beats.x[rows])[0]),
+            placed=result.bundle.map.place(encoder.run(beats.x[rows])[0]),
             kinds=kinds,
             terms={term: getattr(predictions, term) for term in TERMS},
             abnormal=~predictions.normal,

@@ -1,0 +1,110 @@
+"""The map as part of an ONNX graph says what the plain numpy version says."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from ecgwatch.bundle import Scale
+from ecgwatch.errors import BundleError
+from ecgwatch.scorer import WHOLE, Model, difference
+from ecgwatch.tsne_map import MIN_MASS, ReferenceMap, radius
+from training import export
+from training.reference_map import peer_distances
+from training.score_graph import append_map
+
+RNG = np.random.default_rng(11)
+SCALES = Scale(0.1, 0.3, 1.0), Scale(2.0, 3.0, 9.0)
+ALPHA = 0.25
+
+
+def made_map(references: int, latent: int = 5, perplexity: float = 10.0) -> ReferenceMap:
+    """Two clusters, the second wider; the positions have no part in D."""
+    latents = RNG.normal(size=(references, latent)).astype(np.float32)
+    latents[::2] = 3 * latents[::2] + 10
+    return ReferenceMap(latents, np.zeros((references, 2), np.float32), peer_distances(latents), perplexity, mean_z=2.5)
+
+
+def identity(latent: int) -> bytes:
+    """An encoder that takes latents for beats: mean is x, NSE its sum."""
+    nodes = [
+        helper.make_node("Identity", ["x"], ["mean"]),
+        helper.make_node("ReduceSum", ["x", "axis"], ["nse"], keepdims=0),
+    ]
+    rows = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "identity",
+        [rows("x", TensorProto.FLOAT, ["batch", latent])],
+        [rows("mean", TensorProto.FLOAT, ["batch", latent]), rows("nse", TensorProto.FLOAT, ["batch"])],
+        [helper.make_tensor("axis", TensorProto.INT64, [1], [1])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return model.SerializeToString()
+
+
+def graph_of(reference_map: ReferenceMap) -> bytes:
+    return append_map(identity(reference_map.latents.shape[1]), reference_map, SCALES, ALPHA)
+
+
+def beats_near_and_far(reference_map: ReferenceMap) -> np.ndarray:
+    """References themselves, beats between and beside them, and outliers up to a million widths away."""
+    latents = reference_map.latents
+    chosen = latents[RNG.integers(0, len(latents), 120)]
+    beside = [chosen + RNG.normal(size=chosen.shape) * width for width in (0.01, 0.3, 3, 30, 1e4, 1e6)]
+    return np.concatenate([chosen, (chosen + chosen[::-1]) / 2, *beside]).astype(np.float32)
+
+
+@pytest.mark.parametrize("references", [22, 30, 31, 150, 1000, 3001])
+def test_graph_and_numpy_agree_on_beats_near_and_far(references: int) -> None:
+    """Fewer references than neighbours wanted, one to a chunk, and chunks that the references do not fill."""
+    made = made_map(references)
+    assert difference(graph_of(made), made, SCALES, ALPHA, beats_near_and_far(made)) < 2e-5
+
+
+@pytest.mark.parametrize("latent", [1, 2, 24])
+def test_graph_and_numpy_agree_for_latents_of_any_size(latent: int) -> None:
+    made = made_map(800, latent)
+    assert difference(graph_of(made), made, SCALES, ALPHA, beats_near_and_far(made)) < 1e-4
+
+
+def test_the_farthest_beat_lies_where_the_least_mass_puts_it() -> None:
+    made = made_map(500)
+    *_, distance, _ = Model(graph_of(made), "cpu", outputs=WHOLE).run(np.full((1, 5), 1e5, np.float32))
+    assert distance[0] == pytest.approx(radius(np.array([1 / MIN_MASS - 1]), 10.0, 2.5)[0], rel=1e-6)
+
+
+def test_references_that_are_all_one_place_do_not_divide_by_zero() -> None:
+    made = ReferenceMap(
+        np.ones((100, 3), np.float32), np.zeros((100, 2), np.float32), np.ones(20, np.float32), 10.0, 2.5
+    )
+    outputs = Model(graph_of(made), "cpu", outputs=WHOLE).run(np.array([[1, 1, 1], [1, 1, 2]], np.float32))
+    assert all(np.isfinite(output).all() for output in outputs)
+
+
+def test_distances_do_not_depend_on_batch_mates_or_order() -> None:
+    made = made_map(2000)
+    model, x = Model(graph_of(made), "cpu", outputs=["distance"]), beats_near_and_far(made)
+    (together,), (backwards,) = model.run(x), model.run(x[::-1])
+    alone = np.concatenate([model.run(x[i : i + 1])[0] for i in range(len(x))])
+    np.testing.assert_allclose(alone, together, rtol=2e-6)
+    np.testing.assert_allclose(backwards[::-1], together, rtol=2e-6)
+
+
+def test_the_encoders_outputs_stay_as_they_were() -> None:
+    made = made_map(200)
+    x = beats_near_and_far(made)
+    bare, whole = Model(identity(5), "cpu").run(x), Model(graph_of(made), "cpu").run(x)
+    assert all(np.array_equal(one, two) for one, two in zip(bare, whole, strict=True))
+    assert [output.name for output in onnx.load_from_string(graph_of(made)).graph.output] == list(WHOLE)
+
+
+def test_the_same_map_makes_the_same_graph() -> None:
+    made = made_map(300)
+    assert graph_of(made) == graph_of(made)
+
+
+def test_a_graph_of_another_map_does_not_pass_export() -> None:
+    made = made_map(300)
+    with pytest.raises(BundleError, match=r"^numpy and onnxruntime differ by .* on 960 beats; at most 0.0001"):
+        export.check_map(graph_of(made_map(300)), made, SCALES, ALPHA, beats_near_and_far(made))

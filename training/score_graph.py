@@ -1,0 +1,176 @@
+"""Append the reference map to an exported encoder, so that one ONNX graph holds the whole score.
+
+    x float32[n, length] -> mean float32[n, latent], nse, distance, score float32[n]
+
+The definition, with its derivation, is `ecgwatch.tsne_map`; here it is in nodes that CPU and CUDA have.
+
+A TopK over all references would cost more than all the rest: onnxruntime's heap is mended at each of hundreds of
+insertions. So the search has two stages, and is exact all the same. References stand in chunks; the k nearest lie in
+the k chunks whose nearest member is nearest; only the members of these are compared one by one. Neighbouring references
+share a chunk, so that the second TopK meets its values nearly in order, where its heap stays as it is. The distances of
+the k that are found are then taken afresh, by differences: what |r|^2 - 2 x r loses in float32, and how that depends on
+the size of the batch, touches the choice between references that are as good as equally far, and no value.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from ecgwatch.bundle import Scale
+from ecgwatch.tsne_map import FIRST_GUESS, MAX_EXPONENT, MAX_STEP, MIN_MASS, MIN_VARIANCE, STEPS, TINY, ReferenceMap
+
+_FAR = 1e30  # squared distance of a reference that only fills up a chunk
+_PREFIX = "map/"
+
+
+def append_map(encoder: bytes, reference_map: ReferenceMap, scales: tuple[Scale, Scale], alpha: float) -> bytes:
+    """Return the encoder's graph with outputs `distance` and `score` added.
+
+    encoder: ONNX, x -> mean, nse; scales: of NSE and of D.
+    """
+    model = onnx.load_from_string(encoder)
+    nodes = _Nodes()
+    squared = _nearest(nodes, "mean", reference_map)
+    distance = _radius(nodes, squared, reference_map)
+    _combine(nodes, distance, scales, alpha)
+    model.graph.node.extend(nodes.made)
+    model.graph.initializer.extend(nodes.constants)
+    rows = [d.dim_param or d.dim_value for d in _output(model, "nse").type.tensor_type.shape.dim]
+    for name in ("distance", "score"):
+        model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, rows))
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
+
+
+class _Nodes:
+    """Nodes and constants under way; calling it adds a node and returns the name of its output."""
+
+    def __init__(self) -> None:
+        self.made: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def __call__(self, op: str, *inputs: str | np.ndarray | float, output: str = "", **attributes: Any) -> str:
+        return self.several(op, 1, *inputs, output=output, **attributes)[0]
+
+    def several(
+        self, op: str, count: int, *inputs: str | np.ndarray | float, output: str = "", **attributes: Any
+    ) -> list[str]:
+        names = [one if isinstance(one, str) else self._constant(one) for one in inputs]
+        outputs = [output or f"{_PREFIX}{op}_{len(self.made)}_{i}" for i in range(count)]
+        self.made.append(helper.make_node(op, names, outputs, f"{_PREFIX}{op}_{len(self.made)}", **attributes))
+        return outputs
+
+    def _constant(self, value: np.ndarray | float) -> str:
+        name = f"{_PREFIX}constant_{len(self.constants)}"
+        array = np.asarray(value)
+        if array.dtype == np.float64:
+            array = array.astype(np.float32)
+        self.constants.append(numpy_helper.from_array(array, name))
+        return name
+
+
+def _nearest(op: _Nodes, latents: str, reference_map: ReferenceMap) -> str:
+    """Squared distances to the nearest references, in no order: [n, k, 1]."""
+    k, latent = reference_map.neighbours, reference_map.latents.shape[1]
+    references = _chunks(reference_map)
+    count, size = references.shape[:2]
+    taken = min(k, count)
+    # A reference as (-r, |r - c|^2 / 2) and a beat as (x - c, 1), c the centre: their products order references by
+    # distance. With the beat as (x, 1) their sum is x - r.
+    half = (np.nan_to_num(references - reference_map.centre, nan=math.sqrt(_FAR)) ** 2).sum(axis=-1, keepdims=True) / 2
+    rows = np.concatenate([-np.nan_to_num(references), half], axis=-1)
+    extend = np.eye(latent, latent + 1)
+    centred = op("Gemm", latents, extend, np.append(-reference_map.centre, 1))
+    beat = op("Gemm", latents, extend, np.append(np.zeros(latent), 1))
+    # Member by member, so that the least of a chunk is a minimum of long rows; in two halves, because onnxruntime
+    # takes the minimum of a single block (one beat, undivided) without vector instructions.
+    by_member = rows.reshape(2, count // 2, size, latent + 1).transpose(3, 0, 2, 1).reshape(latent + 1, -1)
+    every = op("Reshape", op("MatMul", centred, np.ascontiguousarray(by_member)), _shape(-1, size, count // 2))
+    least = op("Reshape", op("ReduceMin", every, _shape(1), keepdims=0), _shape(-1, count))
+    _, chosen = op.several("TopK", 2, least, _shape(taken), largest=0, sorted=1)
+    members = op("Reshape", op("Gather", rows, chosen), _shape(-1, taken * size, latent + 1))
+    ranks = op("MatMul", members, op("Unsqueeze", centred, _shape(2)))
+    _, found = op.several("TopK", 2, ranks, _shape(k), axis=1, largest=0, sorted=0)
+    difference = op("Add", op("GatherND", members, found, batch_dims=1), op("Unsqueeze", beat, _shape(1)))
+    without_last = np.append(np.ones(latent), 0)[:, None]
+    return op("MatMul", op("Mul", difference, difference), without_last)
+
+
+def _radius(op: _Nodes, squared: str, reference_map: ReferenceMap) -> str:
+    """D (`tsne_map.ReferenceMap.distance`): [n, k, 1] -> [n, 1, 1]."""
+    nearest = op("ReduceMin", squared, _shape(1))
+    minus_beyond = op("Sub", nearest, squared)
+    unit = op("Sub", TINY, op("ReduceMean", minus_beyond, _shape(1)))
+    minus_t = op("Div", minus_beyond, unit)
+    row = op("Reshape", minus_t, _shape(0, 1, -1))
+    square = op("Mul", row, row)
+    powers = op("Concat", row, square, op("Mul", square, row), axis=1)
+    b: str | float = math.exp(FIRST_GUESS)
+    for _ in range(STEPS):
+        b = _step(op, b, minus_t, powers, math.log(reference_map.perplexity))
+    references = op("ReduceSum", op("Exp", op("Mul", minus_t, b)), _shape(1))
+    precision = op("Div", b, unit)
+    lead = op("Sub", nearest, reference_map.peer_distances.astype(float)[:, None] ** 2)
+    peers = op("ReduceSum", op("Exp", op("Min", op("Mul", precision, lead), MAX_EXPONENT)), _shape(1))
+    ratio = op("Min", op("Div", peers, references), 1 / MIN_MASS - 1)
+    return op("Sqrt", op("Mul", ratio, reference_map.perplexity / reference_map.mean_z))
+
+
+def _step(op: _Nodes, b: str | float, minus_t: str, powers: str, wanted: float) -> str:
+    """One step of `tsne_map.precision`: b [n, 1, 1] -> [n, 1, 1]; moments are those of -t."""
+    weights = op("Exp", op("Mul", minus_t, b))
+    total = op("ReduceSum", weights, _shape(1))
+    moments = op("Div", op("MatMul", powers, weights), total)
+    first, second, third = op.several("Split", 3, moments, axis=1, num_outputs=3)
+    variance = op("Max", op("Sub", second, op("Mul", first, first)), MIN_VARIANCE)
+    twice = op("Add", variance, variance)
+    skew = op("Sub", third, op("Mul", first, op("Add", second, twice)))
+    excess = op("Sub", op("Sub", op("Log", total), op("Mul", first, b)), wanted)
+    slope = op("Mul", op("Mul", variance, b), b)
+    bend = op("Mul", excess, op("Div", op("Mul", skew, b), twice))
+    step = op("Div", excess, op("Max", op("Sum", slope, excess, bend), MIN_VARIANCE))
+    return op("Mul", op("Exp", op("Clip", step, -MAX_STEP, MAX_STEP)), b)
+
+
+def _combine(op: _Nodes, distance: str, scales: tuple[Scale, Scale], alpha: float) -> None:
+    """Name D, and add S (eq. 2): `scorer.scaled` of both terms, weighted."""
+    op("Reshape", distance, _shape(-1), output="distance")
+    weighted = [
+        op("Mul", op("Sub", term, scale.median), weight / (scale.upper - scale.median))
+        for term, scale, weight in zip(("nse", "distance"), scales, (alpha, 1 - alpha), strict=True)
+    ]
+    op("Add", *weighted, output="score")
+
+
+def _chunks(reference_map: ReferenceMap) -> np.ndarray:
+    """Return the references in an even number of chunks, float32[chunks, members, d]; NaN fills up the last.
+
+    With the square root of n / k members to a chunk, both stages compare about the same number of values.
+    """
+    n = len(reference_map.latents)
+    size = max(1, round(math.sqrt(n / reference_map.neighbours)))
+    latents = reference_map.latents
+    padded = np.full((-(-n // (2 * size)) * 2 * size, latents.shape[1]), np.nan, np.float32)
+    padded[:n] = latents[_neighbours_together(latents, np.arange(n), size)]
+    return padded.reshape(-1, size, latents.shape[1])
+
+
+def _neighbours_together(points: np.ndarray, rows: np.ndarray, size: int) -> np.ndarray:
+    """Order rows so that near ones follow each other: halve across the widest axis, down to the size of a chunk."""
+    if len(rows) <= size:
+        return rows
+    part = points[rows]
+    order = rows[np.argsort(part[:, np.ptp(part, axis=0).argmax()], kind="stable")]
+    middle = max(size, len(rows) // 2 // size * size)  # whole chunks on the left
+    return np.concatenate([_neighbours_together(points, half, size) for half in (order[:middle], order[middle:])])
+
+
+def _shape(*sizes: int) -> np.ndarray:
+    return np.array(sizes, np.int64)
+
+
+def _output(model: onnx.ModelProto, name: str) -> onnx.ValueInfoProto:
+    return next(output for output in model.graph.output if output.name == name)
