@@ -41,7 +41,6 @@ Commit = Callable[[Mapping[Partition, int]], Awaitable[Sequence[int]]]
 class _Scored:
     """A batch on its way out; ends: of each of its partitions, the offset after its last record."""
 
-    outcome: Outcome
     ends: Mapping[Partition, int]
     published: asyncio.Task[None]
 
@@ -61,7 +60,7 @@ class Batches:
         self._group = kafka.Group(settings)
         self._scoring = asyncio.Lock()
         self._unacknowledged = asyncio.Semaphore(UNACKNOWLEDGED)
-        self._scored: asyncio.Queue[_Scored] = asyncio.Queue()  # bounded by the semaphore and COMMIT_EVERY_S
+        self._scored: asyncio.Queue[_Scored] = asyncio.Queue()  # offsets only: it holds no records
         self._revocations = 0
         self._finishing = False
         self._next: dict[Partition, int] = {}  # offset after the last one handled, of each partition
@@ -85,7 +84,8 @@ class Batches:
                     ends = {(one.topic, one.partition): one.offset + 1 for one in batch}
                     published = asyncio.create_task(self._publish(outcome))
                     published.add_done_callback(_retrieved)
-                    self._scored.put_nowait(_Scored(outcome, ends, published))
+                    self._scored.put_nowait(_Scored(ends, published))
+                    self._count(outcome)
             except Exception as error:  # noqa: BLE001 - whatever it is, nothing from this batch on may be committed
                 await asyncio.wait([asyncio.create_task(self._scored.join())], timeout=SETTLE_S)
                 self._fail(error)
@@ -111,8 +111,7 @@ class Batches:
                         "again",
                         sorted(refused),
                     )
-                for one in scored:
-                    self._count(one.outcome)
+                for _ in scored:
                     self._scored.task_done()
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing from this batch on may be committed
             self._fail(error)
