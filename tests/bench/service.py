@@ -19,8 +19,8 @@ from tests.bench.stages import BATCH, RATE, Stages
 from tests.integration.traffic import Site, Worker, beat, until
 
 BACKLOG = 20_000
-LOAD_S = 20.0
-WARM_UP_S = 5.0  # the broker's Java compiles what it does often; a ward's broker has run for weeks
+LOAD_S = 45.0
+WARM_UP_S = 15.0  # the broker's Java compiles what it does often; a ward's broker has run for weeks
 IDLE_S = 10.0
 CRASH_RATE = 50.0
 CRASH_S = 25.0
@@ -46,15 +46,13 @@ class Drain:
 class Traffic:
     """Beats encoded beforehand, so that publishing costs the machine little."""
 
-    def __init__(self, count: int) -> None:
-        beats = [beat(number) for number in range(count)]
-        self._beats = [(one.id, one.patient, messages.encode_beats([one], MSGPACK)) for one in beats]
+    def __init__(self) -> None:
+        self._beats: list[tuple[str, str, bytes]] = []  # id, patient, value
 
-    def __len__(self) -> int:
-        return len(self._beats)
-
-    def send(self, site: Site, per_s: float = float("inf"), seconds: float = float("inf")) -> dict[str, float]:
+    def send(self, site: Site, count: int, per_s: float = float("inf")) -> dict[str, float]:
         """Publish, at a rate or as fast as it goes, and return when each beat was given to the producer."""
+        more = [beat(number) for number in range(len(self._beats), count)]
+        self._beats += [(one.id, one.patient, messages.encode_beats([one], MSGPACK)) for one in more]
         producer = Producer(
             {
                 "bootstrap.servers": site.brokers,
@@ -66,11 +64,8 @@ class Traffic:
         given: dict[str, float] = {}
         header = [(CONTENT_TYPE, MSGPACK.encode())]
         begin = time.perf_counter()
-        for number, (id_, patient, value) in enumerate(self._beats):
-            due_s = number / per_s
-            if due_s > seconds:
-                break
-            if (early_s := begin + due_s - time.perf_counter()) > 0.001:
+        for number, (id_, patient, value) in enumerate(self._beats[:count]):
+            if (early_s := begin + number / per_s - time.perf_counter()) > 0.001:
                 time.sleep(early_s)
             given[id_] = time.perf_counter()
             producer.produce(site.beats, key=patient, value=value, headers=header)
@@ -121,7 +116,7 @@ class Bench:
         self._brokers = brokers
         self._folder = folder
         self._sites = 0
-        self._traffic = Traffic(BACKLOG)
+        self._traffic = Traffic()
 
     @contextmanager
     def _site(self) -> Iterator[Site]:
@@ -131,8 +126,8 @@ class Bench:
         with Site(self._brokers, folder) as site:
             yield site
 
-    def overhead(self, stages: Stages) -> tuple[list[Figure], float]:
-        """CPU of a worker a beat beyond the model, and where it goes; returns the beats/s with score records too."""
+    def overhead(self, stages: Stages) -> tuple[list[Figure], Drain, Drain]:
+        """CPU of a worker a beat beyond the model, and where it goes; both backlogs too, without score records first."""
         faust = self._drain(arguments=WITHOUT_MODEL)
         quiet = self._drain()
         full = self._drain(scores=True)
@@ -158,41 +153,56 @@ class Bench:
             Figure("one worker, score records, backlog", full.beats_per_s, "beats/s"),
             Figure("resident memory after a backlog", max(quiet.rss_mb, full.rss_mb), "MB", limit=300),
         ]
-        return figures, full.beats_per_s
+        return figures, quiet, full
 
-    def latency(self, per_s: float) -> list[Figure]:
-        """From produce to the records of a beat at this rate, and what an idle worker costs.
-
-        Score records and alerts of a batch are published together; every beat has a score record.
-        """
+    def idle(self) -> Figure:
+        """CPU of a worker that has nothing to do."""
         with self._site() as site:
             worker = site.worker(**SETTINGS).ready()
             before = cpu_s(worker)
             time.sleep(IDLE_S)
-            idle = (cpu_s(worker) - before) / IDLE_S
-            with Listener(site, site.scores) as scores, Listener(site, site.alerts) as alerts:
-                given = self._traffic.send(site, per_s, LOAD_S)
-                until(lambda: given.keys() <= scores.at.keys(), 60, "every score is heard")
-                time.sleep(1)  # the last alerts come in
-        warm = min(given.values()) + WARM_UP_S
-        ms, alert_ms = (
-            sorted((at - given[id_]) * 1e3 for id_, at in topic.at.items() if given[id_] >= warm)
-            for topic in (scores, alerts)
-        )
-        cuts = statistics.quantiles(ms, n=100)
-        note = f"{len(alert_ms)} of them with an alert, slowest alert {alert_ms[-1]:.0f} ms" if alert_ms else "no alert"
+            return Figure("idle worker", (cpu_s(worker) - before) / IDLE_S * 100, "% of a core")
+
+    def alert_latency(self, per_s: float) -> list[Figure]:
+        """From produce to the alert, at this rate of beats: the shipped settings, which publish no score records."""
+        ms = self._latency(per_s, scores=False)
+        note = f"{len(ms)} alerts of {(LOAD_S - WARM_UP_S) * per_s:.0f} beats at {per_s:.0f}/s: half load"
         return [
-            Figure("idle worker", idle * 100, "% of a core"),
+            Figure("produce to alert, p50", statistics.median(ms), "ms", note=note),
             Figure(
-                "produce to score and alert, p50", cuts[49], "ms", note=f"{len(ms)} beats at {per_s:.0f}/s: half load"
+                "produce to alert, p99",
+                statistics.quantiles(ms, n=100)[98],
+                "ms",
+                limit=50,
+                note=f"slowest {ms[-1]:.0f} ms",
             ),
-            Figure("produce to score and alert, p99", cuts[98], "ms", limit=50, note=note),
         ]
+
+    def score_latency(self, per_s: float) -> list[Figure]:
+        """From produce to the score record of every beat, at this rate; alerts are published with them."""
+        ms = self._latency(per_s, scores=True)
+        note = f"{len(ms)} beats at {per_s:.0f}/s: half load"
+        return [
+            Figure("produce to score record, p50", statistics.median(ms), "ms", note=note),
+            Figure("produce to score record, p99", statistics.quantiles(ms, n=100)[98], "ms"),
+        ]
+
+    def _latency(self, per_s: float, scores: bool) -> list[float]:
+        """Milliseconds from giving a beat to the producer until its record is heard, in order."""
+        with self._site() as site:
+            site.worker(**({} if scores else {"topics_scores": ""}), **SETTINGS).ready()
+            with Listener(site, site.scores if scores else site.alerts) as heard:
+                given = self._traffic.send(site, round(LOAD_S * per_s), per_s)
+                site.all_committed(60)
+                until(lambda: not scores or given.keys() <= heard.at.keys(), 60, "every score is heard")
+                time.sleep(1)  # the last ones come in
+        warm = min(given.values()) + WARM_UP_S
+        return sorted((at - given[id_]) * 1e3 for id_, at in heard.at.items() if given[id_] >= warm)
 
     def first_score(self) -> Figure:
         """From starting the process to the first score record; a beat waits already."""
         with self._site() as site:
-            self._traffic.send(site, 1.0, 0.0)
+            self._traffic.send(site, 1)
             with Listener(site, site.scores) as listener:
                 begin = time.perf_counter()
                 site.worker(**SETTINGS)
@@ -215,7 +225,9 @@ class Bench:
                     lambda running=running: all(_holds_some(one) for one in running), 30, "each worker has partitions"
                 )
                 with Listener(site, site.scores) as listener:
-                    sending = ThreadPoolExecutor(1).submit(self._traffic.send, site, CRASH_RATE, CRASH_S)
+                    sending = ThreadPoolExecutor(1).submit(
+                        self._traffic.send, site, round(CRASH_RATE * CRASH_S), CRASH_RATE
+                    )
                     time.sleep(5)
                     running[0].kill()
                     if workers == 1:
@@ -238,13 +250,13 @@ class Bench:
             running = [site.worker(topics_scores="", **SETTINGS).ready() for _ in range(workers)]
             until(lambda: all(_holds_some(one) for one in running), 30, "each worker has partitions")
             begin = time.perf_counter()
-            self._traffic.send(site)
+            self._traffic.send(site, BACKLOG)
             site.all_committed(120)
-            return len(self._traffic) / (time.perf_counter() - begin)
+            return BACKLOG / (time.perf_counter() - begin)
 
     def _drain(self, scores: bool = False, arguments: Sequence[str] = ()) -> Drain:
         with self._site() as site:
-            self._traffic.send(site)
+            self._traffic.send(site, BACKLOG)
             topics = {} if scores else {"topics_scores": ""}
             worker = site.worker(*arguments, **topics, **SETTINGS).ready()
             cpu, begin = cpu_s(worker), time.perf_counter()
