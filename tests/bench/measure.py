@@ -1,5 +1,6 @@
 """One measured figure, and how CPU time is taken."""
 
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,3 +48,20 @@ def cpu_us(work: Callable[[], Any], items: int) -> float:
             work()
         best = min(best, time.process_time() - begin)
     return best / loops / items * 1e6
+
+
+def paired_cpu_us(first: Callable[[], Any], second: Callable[[], Any], items: int) -> tuple[float, float]:
+    """Return the CPU time of an item in `first`, and what `second` takes beyond it, microseconds.
+
+    The two are called in turns, so that other load and the processor's clock meet both alike; medians.
+    """
+    firsts, beyond = [], []
+    end = time.perf_counter() + REPEATS * LOOP_S * 2
+    while time.perf_counter() < end or len(firsts) < REPEATS:
+        begin = time.process_time()
+        first()
+        between = time.process_time()
+        second()
+        firsts.append(between - begin)
+        beyond.append(time.process_time() - between - (between - begin))
+    return statistics.median(firsts) / items * 1e6, statistics.median(beyond) / items * 1e6

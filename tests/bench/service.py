@@ -127,7 +127,7 @@ class Bench:
             yield site
 
     def overhead(self, stages: Stages) -> tuple[list[Figure], Drain, Drain]:
-        """CPU of a worker a beat beyond the model, and where it goes; both backlogs too, without score records first."""
+        """CPU of a worker a beat beyond the model, and where it goes; both backlogs too, that of alerts only first."""
         faust = self._drain(arguments=WITHOUT_MODEL)
         quiet = self._drain()
         full = self._drain(scores=True)

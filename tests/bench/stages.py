@@ -12,7 +12,7 @@ from ecgwatch.batch import Received, Rules, process
 from ecgwatch.beats import prepare
 from ecgwatch.messages import MSGPACK, decode_beats, encode_beats
 from ecgwatch.scorer import ENCODER, WHOLE, Model, Scorer
-from tests.bench.measure import Figure, cpu_us
+from tests.bench.measure import Figure, cpu_us, paired_cpu_us
 from tests.integration.traffic import beat
 
 BATCH = 256
@@ -47,15 +47,9 @@ def measure() -> tuple[list[Figure], Stages]:
     figures, times = [], {}
     for size in (1, 64, BATCH, 1024):
         part = x[:size]
-        # alternating, so that other load hits both alike
-        pairs = [
-            (cpu_us(lambda part=part: model.run(part), size), cpu_us(lambda part=part: graph.run(part), size))
-            for _ in range(3)
-        ]
-        bare, whole = (min(of_one) for of_one in zip(*pairs, strict=True))
-        times[size] = bare, max(0.0, whole - bare)
+        bare, searched = paired_cpu_us(lambda part=part: model.run(part), lambda part=part: graph.run(part), size)
+        times[size] = bare, searched
         if size != BATCH:
-            bare, searched = times[size]
             figures.append(Figure(f"bare model, batch {size}", bare, "us CPU/beat"))
             figures.append(
                 Figure(f"map search and placement, batch {size}", searched, "us CPU/beat", limit=round(bare / 3, 1))
