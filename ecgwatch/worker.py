@@ -59,7 +59,7 @@ def run(settings: Settings, make_scorer: Callable[..., Scorer] = Scorer) -> int:
     logs.set_up(settings.logs)
     watchdog = Watchdog(settings)
     stop = Stop(watchdog)
-    # BLAS would spread the map's small products over all cores and spin there: twice the CPU for the same beats
+    # BLAS would spread the resampling's small products over all cores and spin there: up to three times the CPU
     with stop.on_signals(), threadpool_limits(settings.model.threads or None, user_api="blas"):
         rules = _rules(settings, make_scorer)
         kafka.wait_for_broker(settings, lambda: stop.requested)
