@@ -205,7 +205,10 @@ class _Consumer(Consumer):
         if not fetched or self.should_stop:
             return
         if not self.flow_active:  # a rebalance began meanwhile
-            await self.perform_seek()
+            try:
+                await self.perform_seek()
+            except Exception as error:  # noqa: BLE001 - as Faust does: the next assignment seeks again
+                log.debug("not gone back to the committed offsets: %r", error)
             return
         for tp, records in fetched.items():
             if not self.flow_active or generation != self.app.consumer_generation_id:

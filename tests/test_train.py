@@ -52,6 +52,20 @@ def test_training_lowers_the_reconstruction_error(x: np.ndarray, tmp_path: Path)
     assert (tmp_path / "losses.csv").read_text().startswith("epoch,total,reconstruction,kl,capacity,watched_nse\n1,")
 
 
+def test_training_in_bfloat16_learns_as_well_and_keeps_its_weights_in_float32(x: np.ndarray, tmp_path: Path) -> None:
+    half = replace(PARAMETERS, precision="bfloat16")
+    open_run(tmp_path / "half", half)
+    weights = fit(x, x[:10], half, tmp_path / "half", torch.device("cpu")).state_dict()
+    whole = _weights(x, tmp_path / "whole")
+    assert all(weights[name].dtype == whole[name].dtype for name in whole)
+    assert not all(torch.equal(weights[name], whole[name]) for name in whole)
+    errors = [
+        checkpoint_losses(tmp_path / name / "checkpoint.safetensors")[-1]["reconstruction"]
+        for name in ("half", "whole")
+    ]
+    assert errors[0] == pytest.approx(errors[1], rel=0.2)
+
+
 def test_another_seed_gives_other_weights(x: np.ndarray, tmp_path: Path) -> None:
     one = fit(x, x[:10], replace(PARAMETERS, epochs=1, cooldown=0), _folder(tmp_path / "a"), torch.device("cpu"))
     other = fit(

@@ -52,6 +52,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default = getattr(_DEFAULTS, name)
         parser.add_argument(f"--{name}", type=kind, default=default, help=f"{text} (default: {default:g})")
     parser.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        default=_DEFAULTS.precision,
+        help="of the products in training; bfloat16 is quicker where the processor has it (AMX, GPUs) and slower "
+        "elsewhere (default: %(default)s)",
+    )
+    parser.add_argument(
         "--run", type=Path, metavar="DIR", help="run folder; the same folder again continues it (default: runs/<name>)"
     )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: %(default)s")
@@ -81,7 +88,17 @@ def parameters(args: argparse.Namespace) -> Parameters:
         rr_window="centred" if args.csv else args.rr_window,
         **{
             name: getattr(args, name)
-            for name in ("latent", "beta", "capacity", "epochs", "cooldown", "references", "perplexity", "seed")
+            for name in (
+                "latent",
+                "beta",
+                "capacity",
+                "epochs",
+                "cooldown",
+                "references",
+                "perplexity",
+                "seed",
+                "precision",
+            )
         },
     )
 

@@ -273,6 +273,8 @@ def _sources(manifest: Manifest) -> str:
         f"--{name} {parameters[name]:g}"
         for name in ("latent", "beta", "capacity", "epochs", "cooldown", "references", "perplexity", "seed")
     ]
+    if (precision := parameters.get("precision", "float32")) != "float32":  # bundles of before it have no such key
+        options.append(f"--precision {precision}")
     versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
     return f"""## Where it comes from
 

@@ -23,6 +23,8 @@ class Parameters:
     cooldown: int = 4  # further epochs at a tenth of the learning rate: AUROC by beat .943 -> .947 after two
     batch: int = 100  # section 4
     learning_rate: float = 1e-3  # table 3
+    # bfloat16: products in half the bits, weights and losses in float32; quicker where the processor has it (AMX, GPUs)
+    precision: Literal["float32", "bfloat16"] = "float32"
     seed: int = 0
     references: int = 20_000  # normal beats in the map; the paper draws 5,000 (figure 3), more serve better
     perplexity: float = 30.0  # section 4

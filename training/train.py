@@ -118,7 +118,9 @@ def _epoch(
     for number, rows in enumerate(_batches(order, parameters.batch, batches)):
         c = capacity(epoch * batches + number, steps, parameters.capacity)
         x = data[rows]
-        y, mean, log_variance = model(x)
+        with torch.autocast(data.device.type, torch.bfloat16, enabled=parameters.precision == "bfloat16"):
+            outputs = model(x)
+        y, mean, log_variance = (output.float() for output in outputs)
         losses = beta_vae_loss(x, y, mean, log_variance, parameters.beta, c)
         optimizer.zero_grad()
         losses.total.backward()
