@@ -121,13 +121,14 @@ def test_no_more_batches_wait_for_the_broker_than_they_may(play):
         for number in range(UNACKNOWLEDGED):
             await batches.handle([letter(number)])
         one_more = asyncio.create_task(batches.handle([letter(UNACKNOWLEDGED)]))
-        await asyncio.sleep(0.2)
-        waits = not one_more.done()
+        await commits()
+        before = len(broker.published), one_more.done()
         broker.acknowledge(0)
         await one_more
-        return waits, len(broker.published)
+        await asyncio.sleep(0)
+        return before, len(broker.published)
 
-    assert play(scene)[0]
+    assert play(scene) == ((UNACKNOWLEDGED, False), UNACKNOWLEDGED + 1)
 
 
 def test_offsets_are_committed_in_order_however_the_broker_acknowledges(play):
@@ -146,15 +147,13 @@ def test_offsets_are_committed_in_order_however_the_broker_acknowledges(play):
 
 def test_batches_acknowledged_shortly_after_each_other_share_a_commit(play):
     async def scene(batches, broker):
-        broker.acknowledge(0, 1, 2, 3, 4)
-        await batches.handle([letter(0)])
-        await committed(broker, {0: 1})
-        for number in (1, 2, 3, 4):
+        for number in range(3):
             await batches.handle([letter(number)])
-        await committed(broker, {0: 5})
+        broker.acknowledge(0, 1, 2)
+        await committed(broker, {0: 3})
         return len(broker.commits)
 
-    assert play(scene) < 5
+    assert play(scene) <= 2  # the first may have set out before the others came
 
 
 def test_a_batch_of_several_partitions_commits_each_of_them(play):
