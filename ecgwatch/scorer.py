@@ -87,7 +87,7 @@ class Scorer:
     def __init__(self, bundle: Bundle, provider: str = "auto", threads: int = 1) -> None:
         """Load the model; arguments and errors as for Model."""
         self.bundle = bundle
-        self._model = Model(bundle.model, provider, threads, WHOLE[1:])
+        self._model = Model(bundle.model, provider, threads, Scores._fields)
         self.provider = self._model.provider
         self.score(
             np.full((1, self.contract.length), 0.5, np.float32)

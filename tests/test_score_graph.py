@@ -11,7 +11,7 @@ from ecgwatch.scorer import WHOLE, Model, difference
 from ecgwatch.tsne_map import MIN_MASS, ReferenceMap, radius
 from training import export
 from training.reference_map import peer_distances
-from training.score_graph import append_map
+from training.score_graph import append_map, encoder_of
 
 RNG = np.random.default_rng(11)
 SCALES = Scale(0.1, 0.3, 1.0), Scale(2.0, 3.0, 9.0)
@@ -97,6 +97,12 @@ def test_the_encoders_outputs_stay_as_they_were() -> None:
     bare, whole = Model(identity(5), "cpu").run(x), Model(graph_of(made), "cpu").run(x)
     assert all(np.array_equal(one, two) for one, two in zip(bare, whole, strict=True))
     assert [output.name for output in onnx.load_from_string(graph_of(made)).graph.output] == list(WHOLE)
+
+
+def test_the_encoder_is_had_back_from_the_whole_graph() -> None:
+    bare, back = onnx.load_from_string(identity(5)), onnx.load_from_string(encoder_of(graph_of(made_map(200))))
+    assert [node.op_type for node in back.graph.node] == [node.op_type for node in bare.graph.node]
+    assert [output.name for output in back.graph.output] == [output.name for output in bare.graph.output]
 
 
 def test_the_same_map_makes_the_same_graph() -> None:

@@ -17,9 +17,11 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.utils
 from onnx import TensorProto, helper, numpy_helper
 
 from ecgwatch.bundle import Scale
+from ecgwatch.scorer import ENCODER
 from ecgwatch.tsne_map import FIRST_GUESS, MAX_EXPONENT, MAX_STEP, MIN_MASS, MIN_VARIANCE, STEPS, TINY, ReferenceMap
 
 _FAR = 1e30  # squared distance of a reference that only fills up a chunk
@@ -43,6 +45,12 @@ def append_map(encoder: bytes, reference_map: ReferenceMap, scales: tuple[Scale,
         model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, rows))
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
+
+
+def encoder_of(whole: bytes) -> bytes:
+    """Return the encoder that `append_map` was given: x -> mean, nse."""
+    extractor = onnx.utils.Extractor(onnx.load_from_string(whole))
+    return extractor.extract_model(["x"], list(ENCODER)).SerializeToString(deterministic=True)
 
 
 class _Nodes:

@@ -3,17 +3,16 @@
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
-import onnx.utils
 from threadpoolctl import threadpool_limits
 
 from ecgwatch import bundle
 from ecgwatch.batch import Received, Rules, process
 from ecgwatch.beats import prepare
 from ecgwatch.messages import MSGPACK, decode_beats, encode_beats
-from ecgwatch.scorer import ENCODER, WHOLE, Model, Scorer
+from ecgwatch.scorer import Model, Scorer, Scores
 from tests.bench.measure import Figure, cpu_us, paired_cpu_us
 from tests.integration.traffic import beat
+from training.score_graph import encoder_of
 
 BATCH = 256
 RATE = 120.0  # false alerts per hour: the threshold that lets most alerts through
@@ -40,7 +39,7 @@ class Stages:
 def measure() -> tuple[list[Figure], Stages]:
     """Time the model, what the map adds to it in the whole graph, and the stages around them."""
     loaded = bundle.load("default")
-    model, graph = Model(_encoder(loaded.model), "cpu", 1), Model(loaded.model, "cpu", 1, WHOLE[1:])
+    model, graph = Model(encoder_of(loaded.model), "cpu", 1), Model(loaded.model, "cpu", 1, Scores._fields)
     scorer = Scorer(loaded, "cpu", 1)
     beats = [beat(number) for number in range(1024)]
     x = prepare(beats, scorer.contract).x
@@ -68,11 +67,6 @@ def measure() -> tuple[list[Figure], Stages]:
     bare, searched = times[BATCH]
     answers = max(0.0, whole - decode - prepared - scored)
     return figures, Stages(decode, prepared, bare, searched, answers, max(0.0, with_scores - whole))
-
-
-def _encoder(model: bytes) -> bytes:
-    """Return the part of the whole graph that is the bare model."""
-    return onnx.utils.Extractor(onnx.load_from_string(model)).extract_model(["x"], list(ENCODER)).SerializeToString()
 
 
 def sample(count: int) -> np.ndarray:
