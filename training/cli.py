@@ -86,19 +86,10 @@ def parameters(args: argparse.Namespace) -> Parameters:
         normal=tuple(sorted(set(normal), key=_CLASSES.index)),
         keep_mixed_windows=args.keep_mixed_windows or bool(args.csv),  # the files do not tell which windows are
         rr_window="centred" if args.csv else args.rr_window,
+        precision=args.precision,
         **{
             name: getattr(args, name)
-            for name in (
-                "latent",
-                "beta",
-                "capacity",
-                "epochs",
-                "cooldown",
-                "references",
-                "perplexity",
-                "seed",
-                "precision",
-            )
+            for name in ("latent", "beta", "capacity", "epochs", "cooldown", "references", "perplexity", "seed")
         },
     )
 
