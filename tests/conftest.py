@@ -1,12 +1,19 @@
 """In CI a skipped test is a failure, but for the markers in allowed_skips.txt."""
 
 import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
 ALLOWED_SKIPS = Path(__file__).parent / "allowed_skips.txt"
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach the programs under test: `make test &` in a script starts with SIGINT ignored, they too."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def allowed_skips() -> set[str]:
