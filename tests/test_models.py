@@ -2,7 +2,7 @@
 
 import torch
 
-from training.models import BetaVAE, Serving
+from training.models import BetaVAE, Serving, unit_latents
 
 torch.set_num_threads(1)
 
@@ -56,3 +56,19 @@ def test_the_served_nse_is_equation_3_of_the_reconstruction_through_the_mean() -
         mean, nse = Serving(model)(x)
         error = torch.linalg.norm(x - model.decoder(mean), dim=1) ** 2 / torch.linalg.norm(x, dim=1) ** 2
     torch.testing.assert_close(nse, error)
+
+
+def test_unit_latents_change_the_units_of_the_latents_and_no_reconstruction() -> None:
+    torch.manual_seed(2)
+    model, x = BetaVAE(latent=4).eval(), torch.rand(50, 187)
+    with torch.no_grad():
+        model.mean.weight.mul_(torch.tensor([[0.1], [1.0], [3.0], [0.01]]))  # a dimension nearly unused, and others
+        mean, nse = Serving(model)(x)
+        torch.manual_seed(3)
+        sampled = model(x)[0]
+        unit_latents(model, x)
+        torch.testing.assert_close(model.encode(x)[0].std(dim=0), torch.ones(4))
+        torch.testing.assert_close(Serving(model)(x)[1], nse)
+        torch.manual_seed(3)
+        torch.testing.assert_close(model(x)[0], sampled)
+    assert not torch.allclose(mean.std(dim=0), torch.ones(4), atol=0.1)

@@ -52,6 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default = getattr(_DEFAULTS, name)
         parser.add_argument(f"--{name}", type=kind, default=default, help=f"{text} (default: {default:g})")
     parser.add_argument(
+        "--unit-latents",
+        action="store_true",
+        help="show the map each latent dimension in units of its standard deviation",
+    )
+    parser.add_argument(
         "--precision",
         choices=("float32", "bfloat16"),
         default=_DEFAULTS.precision,
@@ -87,6 +92,7 @@ def parameters(args: argparse.Namespace) -> Parameters:
         keep_mixed_windows=args.keep_mixed_windows or bool(args.csv),  # the files do not tell which windows are
         rr_window="centred" if args.csv else args.rr_window,
         precision=args.precision,
+        unit_latents=args.unit_latents,
         **{
             name: getattr(args, name)
             for name in ("latent", "beta", "capacity", "epochs", "cooldown", "references", "perplexity", "seed")

@@ -123,6 +123,24 @@ class BetaVAE(nn.Module):
         return self.decoder(z), mean, log_variance
 
 
+@torch.no_grad()
+def unit_latents(model: BetaVAE, x: Tensor) -> None:
+    """Put each latent dimension into units of its standard deviation over x, [n, length], in the weights.
+
+    Reconstructions stay as they are, and so do sampled ones; only distances between latents change.
+    """
+    training = model.training
+    model.eval()
+    deviation = torch.cat([model.encode(part)[0] for part in x.split(1000)]).std(dim=0)
+    for head in (model.mean.weight, model.mean.bias):
+        head.div_(deviation if head.dim() == 1 else deviation[:, None])
+    model.log_variance.bias.sub_(2 * deviation.log())
+    first = model.decoder.dense[0]
+    assert isinstance(first, nn.Linear)
+    first.weight.mul_(deviation)
+    model.train(training)
+
+
 class Serving(nn.Module):
     """What is exported: x -> latent mean and NSE (eq. 3); through the mean, not a sample, so that a score repeats."""
 

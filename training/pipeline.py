@@ -17,7 +17,7 @@ from ecgwatch.scorer import Model
 from ecgwatch.tsne_map import ReferenceMap
 from training import calibrate, evaluate, export, reference_map, score_graph
 from training.datasets.arrhythmia import Beats, Split
-from training.models import BetaVAE
+from training.models import BetaVAE, unit_latents
 from training.parameters import Parameters
 from training.train import fit, open_run, versions, write_atomically
 
@@ -59,6 +59,8 @@ def run(
     """
     open_run(folder, parameters)
     model = fit(beats.x[split.train], beats.x[split.calibration], parameters, folder, on)
+    if parameters.unit_latents:
+        unit_latents(model, torch.from_numpy(beats.x[split.train]))
     exported = export.to_onnx(model, contract.length)
     compared = beats.x[split.calibration][: export.PARITY_BEATS]
     parity = export.check_parity(model, exported, compared)
