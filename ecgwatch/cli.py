@@ -37,7 +37,7 @@ def entry() -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Run one command and return its exit code; errors that a user can cure are one line on stderr."""
-    args = parser(with_training=argv[:1] == ["train"]).parse_args(argv)
+    args = parser(argv[0] if argv else None).parse_args(argv)
     try:
         settings = config.load(args.config)
         return args.command(args, settings)
@@ -84,6 +84,14 @@ def _train(args: argparse.Namespace, settings: config.Settings) -> int:
     from training import cli as training_cli
 
     return training_cli.run(args, settings)
+
+
+def _benchmark(args: argparse.Namespace, settings: config.Settings) -> int:
+    if missing := [name for name in ("torch", "wfdb", "openTSNE", "onnx", "umap") if find_spec(name) is None]:
+        raise ConfigError(f"the comparisons need {', '.join(missing)}: pip install 'ecgwatch[benchmark]'")
+    from training.benchmark import cli as benchmark_cli
+
+    return benchmark_cli.run(args, settings)
 
 
 def _score(args: argparse.Namespace, settings: config.Settings) -> int:
@@ -139,8 +147,8 @@ def _schemas(args: argparse.Namespace, settings: config.Settings) -> int:
     return 0
 
 
-def parser(with_training: bool) -> argparse.ArgumentParser:
-    """Return the parser of all commands; with_training: also load the options of `train`."""
+def parser(command: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of all commands; of `train` and `benchmark` it knows the options of the one that is named."""
     top = argparse.ArgumentParser(
         prog="ecgwatch",
         description="Watch electrocardiograms: score each heartbeat that arrives on Kafka, publish alerts.",
@@ -151,7 +159,8 @@ def parser(with_training: bool) -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_service(commands)
     _add_clients(commands)
-    _add_models(commands, with_training)
+    _add_models(commands)
+    _add_training(commands, command)
     return top
 
 
@@ -236,7 +245,39 @@ def _add_clients(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     alerts.add_argument("--from-beginning", action="store_true", help="also show the alerts that the topic still holds")
 
 
-def _add_models(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", with_training: bool) -> None:
+def _add_training(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", command: str | None) -> None:
+    train = _command(
+        commands,
+        "train",
+        _train,
+        "train a model and write its bundle (needs ecgwatch[train])",
+        """
+        ecgwatch train --dataset arrhythmia
+        ECGWATCH_DATA_DIRECTORY=/srv/data ecgwatch train --dataset arrhythmia --split by-beat
+        """,
+    )
+    benchmark = _command(
+        commands,
+        "benchmark",
+        _benchmark,
+        "compare ways to score, from models trained once and predictions saved (needs ecgwatch[benchmark])",
+        """
+        ecgwatch benchmark placement --quick
+        ecgwatch benchmark placement --jobs 2
+        """,
+    )
+    # the worker's process loads nothing of `training`
+    if command == "train":
+        from training import cli as training_cli
+
+        training_cli.add_arguments(train)
+    elif command == "benchmark":
+        from training.benchmark import cli as benchmark_cli
+
+        benchmark_cli.add_arguments(benchmark)
+
+
+def _add_models(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     score = _command(
         commands,
         "score",
@@ -250,20 +291,6 @@ def _add_models(commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
     score.add_argument("records", nargs="+", type=Path, metavar="RECORD", help="paths of WFDB records, without suffix")
     score.add_argument("--format", choices=("jsonl", "csv"), default="jsonl", help="default: %(default)s")
     score.add_argument("--lead", metavar="LEAD", help="default: MLII where there is one, else the first")
-    train = _command(
-        commands,
-        "train",
-        _train,
-        "train a model and write its bundle (needs ecgwatch[train])",
-        """
-        ecgwatch train --dataset arrhythmia
-        ECGWATCH_DATA_DIRECTORY=/srv/data ecgwatch train --dataset arrhythmia --split by-beat
-        """,
-    )
-    if with_training:  # the worker's process loads nothing of `training`
-        from training import cli as training_cli
-
-        training_cli.add_arguments(train)
     actions = commands.add_parser("bundle", help="look at a model bundle: show, verify").add_subparsers(
         title="commands", required=True, metavar="COMMAND"
     )

@@ -60,7 +60,7 @@ def test_a_speed_that_is_no_positive_number_is_a_wrong_command_line(capsys, spee
 
 
 def test_a_replay_may_go_as_fast_as_the_broker_takes_it():
-    assert cli.parser(with_training=False).parse_args(["replay", "100", "--speed", "max"]).speed == math.inf
+    assert cli.parser().parse_args(["replay", "100", "--speed", "max"]).speed == math.inf
 
 
 def test_training_without_torch_says_what_to_install(capsys):

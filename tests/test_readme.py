@@ -53,7 +53,7 @@ def test_every_exit_code_of_the_program_is_explained():
 @pytest.mark.parametrize("command", commands())
 def test_a_command_of_the_readme_is_understood(command):
     argv = shlex.split(command)
-    cli.parser(with_training=argv[0] == "train").parse_args(argv)
+    cli.parser(argv[0]).parse_args(argv)
 
 
 def test_the_commands_are_found_at_all():

@@ -1,7 +1,7 @@
 """Latent means of normal training beats -> the frozen t-SNE map that the worker reads."""
 
 import numpy as np
-from openTSNE import TSNE
+from openTSNE import TSNE, TSNEEmbedding
 
 from ecgwatch.tsne_map import PEERS, ReferenceMap, mean_z
 
@@ -20,12 +20,12 @@ def choose(groups: np.ndarray, count: int, seed: int) -> np.ndarray:
     return np.sort(order[np.argsort(turn[order], kind="stable")][:count])
 
 
-def fit(latents: np.ndarray, perplexity: float, seed: int) -> ReferenceMap:
-    """Embed latents float32[n, d] with t-SNE, the paper's settings (section 4).
+def embed(points: np.ndarray, perplexity: float, seed: int) -> TSNEEmbedding:
+    """Embed points float32[n, d] with t-SNE, the paper's settings (section 4).
 
     Learning rate 200, 1,000 iterations in all (250 of them with early exaggeration, van der Maaten's default).
     """
-    embedding = TSNE(
+    return TSNE(
         perplexity=perplexity,
         learning_rate=200,
         early_exaggeration_iter=250,
@@ -34,8 +34,12 @@ def fit(latents: np.ndarray, perplexity: float, seed: int) -> ReferenceMap:
         n_jobs=1,  # the sum over threads is not repeatable
         negative_gradient_method="fft",
         verbose=False,
-    ).fit(latents.astype(np.float64))
-    positions = np.asarray(embedding, np.float32)
+    ).fit(points.astype(np.float64))
+
+
+def fit(latents: np.ndarray, perplexity: float, seed: int) -> ReferenceMap:
+    """Make the map of latents float32[n, d]."""
+    positions = np.asarray(embed(latents, perplexity, seed), np.float32)
     return ReferenceMap(latents, positions, peer_distances(latents), perplexity, mean_z(positions))
 
 

@@ -17,8 +17,9 @@ from typing import Any
 from ecgwatch import bundle as bundles
 from ecgwatch import config
 from ecgwatch.records import read_wfdb
-from training import floor, model_card, pipeline
+from training import cli, floor, model_card, pipeline
 from training.datasets.arrhythmia import DS2, ELIGIBLE_DS1
+from training.parameters import Parameters
 
 SEEDS = (0, 1, 2)
 RUNS: dict[str, list[str]] = {
@@ -37,6 +38,13 @@ RUNS: dict[str, list[str]] = {
     ],
 }
 PICTURES = ("losses.png", "reconstructions.png", "map.png", "roc.png")
+
+
+def parameters(name: str) -> Parameters:
+    """Return what the runs of a name are trained with, seed 0."""
+    parser = argparse.ArgumentParser()
+    cli.add_arguments(parser)
+    return cli.parameters(parser.parse_args(["--dataset", "arrhythmia", *RUNS[name]]))
 
 
 def main() -> None:

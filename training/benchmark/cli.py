@@ -1,0 +1,111 @@
+"""`ecgwatch benchmark`: its arguments, and one comparison from them."""
+
+import argparse
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+from ecgwatch.config import Settings
+from ecgwatch.errors import ConfigError
+
+DATASETS = ("arrhythmia",)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `ecgwatch benchmark`."""
+    parser.add_argument(
+        "what",
+        choices=("placement", "crowd", "references"),
+        help="placement: ways to place one beat in a t-SNE map, and the joint map of the paper; crowd: what the number "
+        "of anomalies does to the joint map; references: which normal beats enter the map, and what they cost",
+    )
+    parser.add_argument("--quick", action="store_true", help="one seed, ECG only, little training; marked as such")
+    parser.add_argument(
+        "--dataset", nargs="+", choices=DATASETS, default=DATASETS, metavar="SET", help="default: %(default)s"
+    )
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="of the models, those of these folder names alone")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="data directory (default: [data] directory)")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs/release"), metavar="DIR", help="run folders (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("docs/placement"), metavar="DIR", help="tables (default: %(default)s)"
+    )
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="models at once, one core each")
+    parser.add_argument("--tables-only", action="store_true", help="compute nothing; tables of what is there")
+
+
+def run(args: argparse.Namespace, settings: Settings) -> int:
+    """Compute what is missing, then write tables and pictures; returns the exit code."""
+    data = args.data or Path(settings.data.directory)
+    if args.jobs < 1:
+        raise ConfigError("--jobs must be above 0")
+    {"placement": _placement, "crowd": _crowd, "references": _references}[args.what](args, data)
+    return 0
+
+
+def _placement(args: argparse.Namespace, data: Path) -> None:
+    from training import release
+    from training.benchmark import pictures, placement, tables
+
+    chosen = placement.experiments(args.dataset, args.quick)
+    if args.only:
+        chosen = [one for one in chosen if one.name in args.only]
+    if not args.tables_only:
+        placement.run(chosen, release.parameters("by-beat"), data, args.runs, args.jobs)
+    saved = [one for experiment in chosen if (one := tables.read(experiment, args.runs / experiment.name))]
+    if not saved:
+        raise ConfigError(f"--runs {args.runs} holds nothing to make tables of; run without --tables-only first")
+    rows, differences = [], []
+    for one in saved:
+        of_one = tables.compare(one)
+        rows += of_one[0]
+        differences += of_one[1]
+    suffix = "-quick" if args.quick else ""
+    tables.write_csv(args.out / f"auroc{suffix}.csv", rows)
+    tables.write_csv(args.out / f"differences{suffix}.csv", differences)
+    for figure, name in (("d", "AUROC of D"), ("s", "AUROC of S, alpha fixed"), ("s_best", "AUROC of S, best alpha")):
+        print(f"\n{name}\n\n{tables.markdown(rows, figure, args.dataset)}")
+        pictures.ways(args.out / f"{figure}{suffix}.png", rows, figure, name)
+    first = saved[0]
+    if {tables.JOINT, tables.OURS} <= set(first.ways):
+        pictures.maps(args.out / f"maps{suffix}.png", dict(first.ways), first.abnormal)
+
+
+def _crowd(args: argparse.Namespace, data: Path) -> None:
+    from training.benchmark import crowd, pictures, placement
+
+    made = {}
+    for one in placement.experiments(args.dataset, args.quick):
+        folder = args.runs / one.name
+        if (args.only is None and one.normal == ("N",) and one.seed == 0) or one.name in (args.only or ()):
+            if not (folder / "points.npz").exists():
+                raise ConfigError(f"{folder} holds no points yet: run 'ecgwatch benchmark placement' first")
+            draws = crowd.read(folder / "crowd.csv") if args.tables_only else crowd.run(folder, one.seed)
+            made[f"{one.dataset}: {one.title}"] = draws
+            print(f"\n{one.name}\n\n{crowd.table(draws)}")
+    pictures.crowds(args.out / "crowd.png", made)
+
+
+def _references(args: argparse.Namespace, data: Path) -> None:
+    import numpy as np
+
+    from ecgwatch import bundle as bundles
+    from ecgwatch.beats import Contract
+    from ecgwatch.scorer import Model
+    from training.benchmark import pictures, references
+    from training.datasets import arrhythmia
+
+    bundle = bundles.load("default")
+    beats = arrhythmia.load(data / "mitdb", Contract(), ("N",), arrhythmia.ELIGIBLE_DS1)
+    split = arrhythmia.split(beats, "inter-patient", ("N",))
+    choices = references.cross_validate(bundle, beats, split)
+    latents = Model(bundle.model, "cpu", 0).run(beats.x[split.train])[0]
+    x = np.ascontiguousarray(beats.x[split.calibration][: max(references.BATCHES)])
+    costs = references.costs(bundle, x, latents)
+    args.out.mkdir(parents=True, exist_ok=True)
+    found = {"choices": [asdict(one) for one in choices], "costs": [asdict(one) for one in costs]}
+    (args.out / "references.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    pictures.reference_curve(args.out / "references.png", choices, costs)
+    print(references.tables(choices, costs))

@@ -1,0 +1,113 @@
+"""Pictures of the placement comparison, from what is saved."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from training.benchmark import crowd, placements, references
+from training.benchmark.tables import JOINT, OURS, Row
+
+NORMAL, ABNORMAL, REFERENCE = "#0072b2", "#d55e00", "#d9d9d9"
+_DRAWN = 700  # points of each kind in a map
+_DPI = 110
+
+
+def maps(file: Path, ways: Mapping[str, placements.Placed], abnormal: np.ndarray) -> None:
+    """Draw the joint map and the frozen one, each with the same normal and abnormal test points."""
+    figure = Figure(figsize=(11, 5.4), layout="constrained")
+    titles = {JOINT: "joint map: embedded together with the test points", OURS: "frozen map: each placed alone"}
+    rng = np.random.default_rng(0)
+    shown = [rng.permutation(np.flatnonzero(mask))[:_DRAWN] for mask in (~abnormal, abnormal)]
+    for axes, (way, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
+        placed = ways[way]
+        axes.scatter(*placed.among.T, s=2, color=REFERENCE, linewidths=0, rasterized=True, label="references")
+        low, high = placed.among.min(axis=0), placed.among.max(axis=0)
+        middle, reach = (low + high) / 2, float((high - low).max()) / 2 * 1.6
+        for rows, colour, label in zip(shown, (NORMAL, ABNORMAL), ("normal", "abnormal"), strict=True):
+            offset = placed.places[rows] - middle
+            inside = middle + offset / np.maximum(1, np.abs(offset).max(axis=1, keepdims=True) / reach)
+            axes.scatter(*inside.T, s=5, color=colour, alpha=0.6, linewidths=0, label=f"{label} test points")
+        axes.set_title(title, fontsize=10)
+        axes.set_aspect("equal")
+        axes.set_xticks([])
+        axes.set_yticks([])
+    axes.legend(fontsize=8, markerscale=2.5, loc="lower left")
+    figure.supxlabel("beyond the frame: drawn at its edge", fontsize=8)
+    _save(figure, file)
+
+
+def ways(file: Path, rows: Sequence[Row], figure_of: str, name: str) -> None:
+    """Draw one figure (d, s, s_best) of each way, a panel for each task, with bootstrap intervals where there are."""
+    at_one = [row for row in rows if row.k == 1 and row.seed == 0 and getattr(row, figure_of) is not None]
+    tasks = list(dict.fromkeys((row.dataset, row.task) for row in at_one))
+    order = list(dict.fromkeys(row.way for row in at_one))
+    columns = min(6, len(tasks))
+    lines = -(-len(tasks) // columns)
+    figure = Figure(figsize=(2.1 * columns + 2.4, 0.24 * len(order) * lines + 1.2), layout="constrained")
+    grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
+    for axes in grid.flat[len(tasks) :]:
+        axes.set_axis_off()
+    for axes, task in zip(grid.flat, tasks, strict=False):
+        for row in (row for row in at_one if (row.dataset, row.task) == task):
+            y = -order.index(row.way)
+            low, high = getattr(row, f"{figure_of}_low", None), getattr(row, f"{figure_of}_high", None)
+            if low is not None and high is not None:
+                axes.plot([low, high], [y, y], color="#999999", linewidth=1)
+            axes.plot(getattr(row, figure_of), y, "o", markersize=4, color=ABNORMAL if row.way == OURS else NORMAL)
+        axes.set_title(": ".join(task) if len({dataset for dataset, _ in tasks}) > 1 else task[1], fontsize=9)
+        axes.set_yticks([-number for number in range(len(order))], order, fontsize=8)
+        axes.tick_params(axis="x", labelsize=8)
+        _light(axes)
+    figure.supxlabel(name, fontsize=9)
+    _save(figure, file)
+
+
+def crowds(file: Path, draws: Mapping[str, Sequence[crowd.Draw]]) -> None:
+    """Draw mean AUROC against how many anomalies arrive together, both maps, a panel for each task."""
+    figure = Figure(figsize=(4.2 * len(draws) + 0.6, 3.4), layout="constrained")
+    for axes, (task, made) in zip(figure.subplots(1, len(draws), squeeze=False).flat, draws.items(), strict=True):
+        counts = sorted({one.count for one in made})
+        for way, colour, label in (("joint", NORMAL, "joint map"), ("frozen", ABNORMAL, "frozen map")):
+            values = [[getattr(one, way) for one in made if one.count == count] for count in counts]
+            errors = [1.96 * crowd.standard_error(of_count) for of_count in values]
+            axes.errorbar(counts, list(map(np.mean, values)), errors, fmt="o-", color=colour, label=label, capsize=2)
+        axes.set_xscale("log")
+        axes.set_xlabel("anomalies among 1,000 normal test points")
+        axes.set_ylabel("AUROC of D")
+        axes.set_title(task, fontsize=10)
+        axes.legend(frameon=False, fontsize=8)
+        _light(axes)
+    _save(figure, file)
+
+
+def reference_curve(
+    file: Path, choices: Sequence[references.Choice], costs: Sequence[references.Cost], batch: int = 64
+) -> None:
+    """Draw AUROC of S against what the whole score costs, a line for each way to choose references."""
+    figure = Figure(figsize=(6, 3.8), layout="constrained")
+    axes = figure.subplots()
+    us = {one.count: one.whole_us for one in costs if one.batch == batch}
+    for way, colour in zip(references.WAYS, (NORMAL, ABNORMAL, "#009e73"), strict=True):
+        line = [one for one in choices if one.way == way and one.count in us]
+        axes.plot([us[one.count] for one in line], [one.s for one in line], "o-", color=colour, label=way)
+        for one in line if way == "by patient" else ():
+            axes.annotate(f"{one.count:,}", (us[one.count], one.s), (0, 6), textcoords="offset points", fontsize=7)
+    axes.set_xlabel(f"microseconds per beat, one core, batch {batch}")
+    axes.set_ylabel("AUROC of S, patients left out of the map")
+    axes.legend(frameon=False, title="references chosen", fontsize=8)
+    _light(axes)
+    _save(figure, file)
+
+
+def _light(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#eeeeee")
+    axes.set_axisbelow(True)
+
+
+def _save(figure: Figure, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=_DPI, metadata={"Software": None})  # the same data give the same bytes

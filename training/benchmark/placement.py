@@ -1,0 +1,175 @@
+"""One beat at a time: the frozen map beside the joint map of the paper, and beside every published way out.
+
+    ecgwatch benchmark placement            # hours; goes on where it was stopped
+    ecgwatch benchmark placement --quick    # one seed, ECG only, little training: under 30 minutes on two cores
+
+Three steps, each saved: train a model (as `ecgwatch train` would, in the same run folder), encode its points, place
+them in every way of `placements`. Tables and pictures are then made from what is saved (`tables`).
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ecgwatch.beats import Contract
+from training import reference_map, train
+from training.benchmark import placements
+from training.datasets import arrhythmia
+from training.models import BetaVAE, Serving, unit_latents
+from training.parameters import Parameters
+
+REFERENCES = 5000  # as in the paper's maps (figure 3)
+TEST = 5000  # test points, at least, as there; all abnormal ones are among them
+LEAST_NORMAL = 2500
+HELD_OUT = 2000  # normal points that set the scale of D and NSE
+QUICK_EPOCHS, QUICK_COOLDOWN = 4, 1
+QUICK_BEATS = 15_000  # of training
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One model and its test: which classes are normal, which seed."""
+
+    dataset: str
+    normal: tuple[str, ...]
+    seed: int
+    quick: bool = False
+
+    @property
+    def name(self) -> str:
+        """Return its folder's name; models of the release keep theirs."""
+        said = {"arrhythmia": "by-beat"}.get(self.dataset, self.dataset)
+        absent = [one for one in classes(self.dataset) if one not in self.normal]
+        which = "" if self.normal == ("N",) else f"anomaly-{''.join(absent)}-"
+        return f"{said}-{which}{self.seed}" + ("-quick" if self.quick else "")
+
+    @property
+    def title(self) -> str:
+        """Return what tables call it."""
+        absent = [one for one in classes(self.dataset) if one not in self.normal]
+        return "N normal" if self.normal == ("N",) else f"{absent[0]} anomalous"
+
+
+def classes(dataset: str) -> tuple[str, ...]:
+    """Return the classes of a data set."""
+    return arrhythmia.CLASSES if dataset == "arrhythmia" else tuple("0123456789")
+
+
+def experiments(datasets: Sequence[str], quick: bool = False) -> list[Experiment]:
+    """Return what is compared: each class as the anomaly, one seed; for ECG also 'N only is normal', three seeds."""
+    found = []
+    for dataset in datasets:
+        if dataset == "arrhythmia":
+            found += [Experiment(dataset, ("N",), seed, quick) for seed in ((0,) if quick else (0, 1, 2))]
+        every = classes(dataset)
+        found += [Experiment(dataset, tuple(c for c in every if c != one), 0, quick) for one in every]
+    return found
+
+
+def run(chosen: Sequence[Experiment], base: Parameters, data: Path, runs: Path, jobs: int) -> None:
+    """Do what is not done yet, several experiments at once, each on one core.
+
+    base: parameters of the models, but for data set, classes and seed; data: the data directory; runs: where the run
+    folders lie.
+    """
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        waiting = {pool.submit(_all_steps, one, base, data, runs): one for one in chosen}
+        for number, done in enumerate(as_completed(waiting), 1):
+            done.result()
+            print(f"{number}/{len(chosen)} {waiting[done].name}", flush=True)
+
+
+def _all_steps(experiment: Experiment, base: Parameters, data: Path, runs: Path) -> None:
+    torch.set_num_threads(1)
+    folder = runs / experiment.name
+    if not (folder / "points.npz").exists():
+        encode(experiment, base, data, folder)
+    place(folder, experiment.seed)
+
+
+def encode(experiment: Experiment, base: Parameters, data: Path, folder: Path) -> None:
+    """Train the model where it is not trained, and write `points.npz`: latents and NSE of all that is compared."""
+    x, kinds, split, groups = _data(experiment, data)
+    parameters = replace(base, dataset=experiment.dataset, normal=experiment.normal, seed=experiment.seed)
+    rows = split.train
+    if experiment.quick:
+        parameters = replace(parameters, epochs=QUICK_EPOCHS, cooldown=QUICK_COOLDOWN)
+        rows = rows[reference_map.choose(groups[rows], QUICK_BEATS, experiment.seed)]
+    train.open_run(folder, parameters)
+    model = train.fit(x[rows], x[split.calibration], parameters, folder, torch.device("cpu"))
+    if parameters.unit_latents:
+        unit_latents(model, torch.from_numpy(x[rows]))
+    abnormal = ~np.isin(kinds, experiment.normal)
+    test = choose_test(abnormal[split.test], experiment.seed)
+    held_out = np.random.default_rng(experiment.seed).permutation(split.calibration)[:HELD_OUT]
+    parts = {"train": rows, "held_out": held_out, "test": split.test[test]}
+    arrays: dict[str, Any] = {}
+    for name, part in parts.items():
+        arrays[f"{name}_latents"], arrays[f"{name}_nse"] = _encode(model, x[part])
+    np.savez_compressed(
+        folder / "points.npz",
+        **arrays,
+        references=reference_map.choose(groups[rows], REFERENCES, experiment.seed),
+        abnormal=abnormal[parts["test"]],
+        kinds=kinds[parts["test"]],
+        perplexity=parameters.perplexity,
+    )
+
+
+def choose_test(abnormal: np.ndarray, seed: int) -> np.ndarray:
+    """Return positions of all abnormal points and of as many normal ones as make TEST in all, int[.], in order."""
+    normal = np.random.default_rng(seed).permutation(np.flatnonzero(~abnormal))
+    count = max(LEAST_NORMAL, TEST - int(abnormal.sum()))
+    return np.sort(np.concatenate([np.flatnonzero(abnormal), normal[:count]]))
+
+
+def place(folder: Path, seed: int) -> None:
+    """Place the points in every way that has no file yet."""
+    with np.load(folder / "points.npz", allow_pickle=False) as saved:
+        every = saved["train_latents"]
+        points = placements.Points(
+            every[saved["references"]],
+            saved["held_out_latents"],
+            saved["test_latents"],
+            float(saved["perplexity"]),
+            seed,
+        )
+    for ways, among in ((placements.WAYS, points), (placements.WITH_ALL, replace(points, references=every))):
+        for name, way in ways.items():
+            file = way_file(folder, name)
+            if not file.exists():
+                placed = placements.timed(way, among)
+                placed.save(file)
+                print(f"{folder.name}: {name}, {placed.seconds:.0f} s", flush=True)
+
+
+def way_file(folder: Path, way: str) -> Path:
+    """Return where a way's distances are saved."""
+    return folder / f"placed {way}.npz"
+
+
+@cache
+def _beats(data: Path) -> arrhythmia.Beats:
+    return arrhythmia.load(data / "mitdb", Contract(leads=()), ("N",), arrhythmia.RECORDS)
+
+
+def _data(experiment: Experiment, data: Path) -> tuple[np.ndarray, np.ndarray, arrhythmia.Split, np.ndarray]:
+    """Return x float32[n, length], classes [n], the split, and the groups that references are drawn from evenly."""
+    beats = _beats(data)
+    split = arrhythmia.split(beats, "by-beat", experiment.normal, keep_mixed_windows=True)
+    return beats.x, beats.classes, split, beats.records
+
+
+@torch.no_grad()
+def _encode(model: BetaVAE, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    serving = Serving(model).eval()
+    parts = [serving(part) for part in torch.from_numpy(x).split(1000)]
+    mean, nse = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
+    return mean, nse

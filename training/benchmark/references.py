@@ -1,0 +1,170 @@
+"""Which normal beats serve as references, and how many: AUROC against cost, by cross-validation over training patients.
+
+The encoder is that of a bundle; the patients it was trained on are parted into folds, and the references of a fold's
+beats come from the other folds' patients. So the map has never seen the patient that it is asked about; the encoder has
+seen his normal beats, as it has seen those of every choice that is compared. DS2 is not looked at.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.cluster import MiniBatchKMeans
+
+from ecgwatch.bundle import Bundle
+from ecgwatch.scorer import WHOLE, Model
+from ecgwatch.tsne_map import ReferenceMap
+from training import reference_map, score_graph
+from training.benchmark.auroc import auroc
+from training.benchmark.tables import scaled
+from training.calibrate import ALPHA
+from training.datasets import arrhythmia
+
+COUNTS = (500, 1000, 2000, 5000, 10_000, 20_000, 40_000)
+FOLDS = 4
+CLUSTERS = 100
+BATCHES = (1, 64, 1024)
+_REPEATS_S = 1.0  # how long each cost is measured
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How good a choice of references is: mean AUROC over folds, N against the rest."""
+
+    way: str
+    count: int
+    d: float
+    s: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Microseconds per beat of the whole score and of the model without the map, on one core."""
+
+    count: int
+    batch: int
+    whole_us: float
+    bare_us: float
+
+    @property
+    def share(self) -> float:
+        """Return the map's share of the whole."""
+        return 1 - self.bare_us / self.whole_us
+
+
+def at_random(latents: np.ndarray, patients: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Choose any beats, positions int[count]."""
+    return np.random.default_rng(seed).permutation(len(latents))[:count]
+
+
+def by_patient(latents: np.ndarray, patients: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Choose as many beats of each patient, as far as he has them: what `ecgwatch train` does."""
+    return reference_map.choose(patients, count, seed)
+
+
+def by_cluster(latents: np.ndarray, patients: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Choose as many beats of each of CLUSTERS clusters of latents, as far as it has them."""
+    clusters = MiniBatchKMeans(CLUSTERS, random_state=seed, n_init=1, batch_size=4096).fit_predict(latents)
+    return reference_map.choose(clusters, count, seed)
+
+
+WAYS: dict[str, Callable[[np.ndarray, np.ndarray, int, int], np.ndarray]] = {
+    "at random": at_random,
+    "by patient": by_patient,
+    "by cluster": by_cluster,
+}
+
+
+def cross_validate(
+    bundle: Bundle, beats: arrhythmia.Beats, split: arrhythmia.Split, counts: Sequence[int] = COUNTS, seed: int = 0
+) -> list[Choice]:
+    """Return the figures of each way and count, over the folds of the split's training patients."""
+    encoder = Model(bundle.model, provider="cpu", threads=0)
+    trained = sorted(set(beats.records[split.train].tolist()))
+    folds = [trained[start::FOLDS] for start in range(FOLDS)]
+    every = np.flatnonzero(np.isin(beats.records, trained))  # the abnormal beats of these patients are tested too
+    latents, nse = encoder.run(beats.x[every])
+    records, abnormal = beats.records[every], ~np.isin(beats.classes[every], list(split.normal))
+    usable = np.isin(every, split.train)
+    held_out, held_out_nse = encoder.run(beats.x[split.calibration])
+    choices = []
+    for name, way in WAYS.items():
+        for count in counts:
+            figures = []
+            for fold in folds:
+                asked = np.isin(records, fold)
+                pool = np.flatnonzero(usable & ~asked)
+                if count > len(pool) and count != min(counts):
+                    continue
+                rows = pool[way(latents[pool], records[pool], count, seed)]
+                found = _terms(bundle, latents[rows], (latents[asked], held_out))
+                s = ALPHA * scaled(nse[asked], held_out_nse) + (1 - ALPHA) * scaled(*found)
+                figures.append([float(auroc(one, abnormal[asked])[0]) for one in (found[0], s)])
+            if len(figures) == len(folds):
+                choices.append(Choice(name, count, *np.mean(figures, axis=0).tolist()))
+    return choices
+
+
+def _terms(bundle: Bundle, references: np.ndarray, asked: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """D up to a constant: the map gives it its unit, which no AUROC sees, and is not fitted here."""
+    bare = ReferenceMap(
+        references,
+        np.zeros((len(references), 2), np.float32),
+        reference_map.peer_distances(references),
+        bundle.map.perplexity,
+        1.0,
+    )
+    return [bare.distance(one) for one in asked]
+
+
+def costs(bundle: Bundle, x: np.ndarray, latents: np.ndarray, counts: Sequence[int] = COUNTS) -> list[Cost]:
+    """Time the whole graph with so many references, and the encoder alone, in turn; x: prepared beats.
+
+    latents: of training beats, where the references are taken from; they are repeated, slightly moved, where they are
+    too few.
+    """
+    bare = score_graph.encoder_of(bundle.model)
+    scales = (bundle.manifest.nse, bundle.manifest.distance)
+    alone = Model(bare, "cpu", 1)
+    found = []
+    for count in counts:
+        rng = np.random.default_rng(0)
+        rows = latents[rng.integers(len(latents), size=count)]
+        moved = (rows + rng.normal(size=rows.shape) * 0.01 * latents.std(axis=0)).astype(np.float32)
+        peers = bundle.map.peer_distances
+        made = ReferenceMap(moved, np.zeros((count, 2), np.float32), peers, bundle.map.perplexity, bundle.map.mean_z)
+        whole = Model(score_graph.append_map(bare, made, scales, ALPHA), "cpu", 1, WHOLE)
+        for batch in BATCHES:
+            seconds = _in_turn(whole, alone, x[:batch])
+            found.append(Cost(count, batch, *(1e6 * one / batch for one in seconds)))
+    return found
+
+
+def _in_turn(one: Model, other: Model, x: np.ndarray) -> tuple[float, float]:
+    """Return the median seconds of a call of each, taken in turn so that both meet the same machine."""
+    times: tuple[list[float], list[float]] = ([], [])
+    end = time.perf_counter() + _REPEATS_S
+    while time.perf_counter() < end or len(times[0]) < 5:
+        for model, taken in zip((one, other), times, strict=True):
+            start = time.perf_counter()
+            model.run(x)
+            taken.append(time.perf_counter() - start)
+    return float(np.median(times[0])), float(np.median(times[1]))
+
+
+def tables(choices: Sequence[Choice], costs: Sequence[Cost]) -> str:
+    """Return the curve and the costs as two Markdown tables."""
+    counts = sorted({one.count for one in choices})
+    lines = [["references", *(f"{way}: {term}" for way in WAYS for term in "DS")]]
+    lines.append(["---:"] * len(lines[0]))
+    for count in counts:
+        of_count = {one.way: one for one in choices if one.count == count}
+        cells = [f"{value:.3f}" for way in WAYS for value in (of_count[way].d, of_count[way].s)]
+        lines.append([f"{count:,}", *cells])
+    costly = [["references", *(f"batch {batch}" for batch in BATCHES)], ["---:"] * (1 + len(BATCHES))]
+    for count in sorted({one.count for one in costs}):
+        of_batch = {one.batch: one for one in costs if one.count == count}
+        shown = (of_batch[batch] for batch in BATCHES)
+        costly.append([f"{count:,}", *(f"{one.whole_us:.0f} us, map {100 * one.share:.0f} %" for one in shown)])
+    return "\n\n".join("\n".join(f"| {' | '.join(line)} |" for line in table) for table in (lines, costly))

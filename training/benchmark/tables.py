@@ -1,0 +1,187 @@
+"""Saved distances -> tables (CSV) and pictures of how good each way of placing is.
+
+S joins NSE and D in two ways: with alpha fixed at 1/2 after both are scaled by their quantiles on held-out normal
+points (as served; no anomaly is used), and with the best alpha of the paper's grid on the test points themselves (as in
+the paper; flattering, and labelled so).
+"""
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from training.benchmark import placements
+from training.benchmark.auroc import auroc, bootstrap, interval
+from training.benchmark.placement import Experiment, way_file
+from training.calibrate import ALPHA
+
+# section 4
+ALPHAS = (0.0, 0.005, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+RECONSTRUCTION = "reconstruction alone"
+JOINT, LATENT, OURS = "joint map", "latent neighbours", "virtual peers"
+OURS_ALL, LATENT_ALL = "virtual peers, all references", "latent neighbours, all references"
+PLAIN = (LATENT, OURS)  # those that need no fit beyond the map
+# each way is compared with the one that it has to be as good as
+AGAINST = (JOINT, LATENT)
+
+
+@dataclass(frozen=True)
+class Row:
+    """AUROC of one way in one experiment, with 95 % bootstrap intervals; None where it could not be computed."""
+
+    dataset: str
+    task: str
+    seed: int
+    way: str
+    k: int
+    d: float | None
+    d_low: float | None
+    d_high: float | None
+    s: float | None  # alpha fixed, no anomaly used
+    s_low: float | None
+    s_high: float | None
+    s_best: float | None  # alpha chosen on the test points
+    alpha_best: float | None
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one way is above another on the same points; `verdict` is none where the interval holds zero."""
+
+    dataset: str
+    task: str
+    seed: int
+    way: str
+    against: str
+    term: str  # D, S
+    k: int
+    difference: float
+    low: float
+    high: float
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What an experiment left: NSE and labels of the test points, and each way's distances."""
+
+    experiment: Experiment
+    nse: np.ndarray
+    held_out_nse: np.ndarray
+    abnormal: np.ndarray
+    ways: Mapping[str, placements.Placed]
+
+
+def read(experiment: Experiment, folder: Path) -> Saved | None:
+    """Return what an experiment saved, None where it has not come so far."""
+    file = folder / "points.npz"
+    if not file.exists():
+        return None
+    names = [*placements.WAYS, *placements.WITH_ALL]
+    ways = {name: placements.load(way_file(folder, name)) for name in names if way_file(folder, name).exists()}
+    with np.load(file, allow_pickle=False) as saved:
+        return Saved(experiment, saved["test_nse"], saved["held_out_nse"], saved["abnormal"], ways)
+
+
+def compare(saved: Saved) -> tuple[list[Row], list[Difference]]:
+    """Return the figures of one experiment."""
+    task = (saved.experiment.dataset, saved.experiment.title, saved.experiment.seed)
+    nse = scaled(saved.nse, saved.held_out_nse)
+    terms: dict[tuple[str, int, str], np.ndarray] = {}
+    for way, placed in saved.ways.items():
+        for column, k in enumerate(placements.K):
+            if k == 1 or way not in placements.WITH_ALL:
+                terms[way, k, "D"] = placed.test[:, column]
+                terms[way, k, "S"] = ALPHA * nse + (1 - ALPHA) * scaled(placed.test[:, column], placed.scale[:, column])
+    terms[RECONSTRUCTION, 1, "S"] = nse
+    usable = {key: values for key, values in terms.items() if np.isfinite(values).all()}
+    samples = dict(zip(usable, bootstrap(list(usable.values()), saved.abnormal), strict=True))
+    rows = []
+    for way, k in dict.fromkeys((way, k) for way, k, _ in terms):
+        d, s = (_figure(terms.get((way, k, term)), saved.abnormal, samples.get((way, k, term))) for term in "DS")
+        alpha, best = None, None
+        if way in saved.ways:
+            alpha, best = best_alpha(saved.nse, saved.ways[way].test[:, placements.K.index(k)], saved.abnormal)
+        seconds = saved.ways[way].seconds if way in saved.ways else None
+        rows.append(Row(*task, way, k, *d, *s, best, alpha, seconds))
+    differences = [
+        _difference(task, way, against, term, k, terms, samples, saved.abnormal)
+        for way, k, term in usable
+        for against in AGAINST
+        if way != against and (against, k, term) in usable
+    ]
+    return rows, differences
+
+
+def scaled(values: np.ndarray, normal: np.ndarray) -> np.ndarray:
+    """Scale a term as `calibrate.scale` does: median of normal points to 0, their upper quartile to 1.
+
+    NaN where these are the same: a map that gives half of the normal points one distance has no such scale.
+    """
+    median, upper = np.quantile(normal, (0.5, 0.75))
+    return (values - median) / (upper - median if upper > median else np.nan)
+
+
+def best_alpha(nse: np.ndarray, d: np.ndarray, abnormal: np.ndarray) -> tuple[float, float]:
+    """Return the alpha of the paper's grid with the highest AUROC on these points (eq. 2, unscaled), and that AUROC."""
+    found = [(float(auroc(a * nse + (1 - a) * d, abnormal)[0]), a) for a in ALPHAS]
+    best, alpha = max(found)
+    return alpha, best
+
+
+def _figure(
+    values: np.ndarray | None, abnormal: np.ndarray, samples: np.ndarray | None
+) -> tuple[float | None, float | None, float | None]:
+    if values is None or samples is None:
+        return None, None, None
+    return float(auroc(values, abnormal)[0]), *interval(samples)
+
+
+def _difference(
+    task: tuple[str, str, int],
+    way: str,
+    against: str,
+    term: str,
+    k: int,
+    terms: Mapping[tuple[str, int, str], np.ndarray],
+    samples: Mapping[tuple[str, int, str], np.ndarray],
+    abnormal: np.ndarray,
+) -> Difference:
+    ours, theirs = (way, k, term), (against, k, term)
+    low, high = interval(samples[ours] - samples[theirs])
+    found = float(auroc(terms[ours], abnormal)[0] - auroc(terms[theirs], abnormal)[0])
+    verdict = "none" if low <= 0 <= high else "above" if found > 0 else "below"
+    return Difference(*task, way, against, term, k, found, low, high, verdict)
+
+
+def write_csv(file: Path, rows: Sequence[Row] | Sequence[Difference]) -> None:
+    """Write rows, figures with four digits, cells that were not computed empty."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", newline="", encoding="utf-8") as opened:
+        writer = csv.writer(opened, lineterminator="\n")
+        writer.writerow(rows[0].__dataclass_fields__)
+        writer.writerows([_cell(getattr(row, name)) for name in row.__dataclass_fields__] for row in rows)
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def markdown(rows: Iterable[Row], figure: str, datasets: Sequence[str]) -> str:
+    """Return a table way x task of one figure (d, s, s_best) at k = 1; of several seeds the mean."""
+    at_one = [row for row in rows if row.k == 1 and row.dataset in datasets]
+    tasks = list(dict.fromkeys((row.dataset, row.task) for row in at_one))
+    ways = [RECONSTRUCTION, *placements.WAYS, *placements.WITH_ALL]
+    lines = [["way", *(task for _, task in tasks), "mean"], ["---"] + ["---:"] * (len(tasks) + 1)]
+    for way in ways:
+        cells = []
+        for task in tasks:
+            found = [getattr(row, figure) for row in at_one if row.way == way and (row.dataset, row.task) == task]
+            cells.append(float(np.mean(found)) if found and None not in found else np.nan)
+        if not np.isnan(cells).all():  # the mean is empty where a cell is
+            shown = ("" if np.isnan(cell) else f"{cell:.3f}".lstrip("0") for cell in [*cells, float(np.mean(cells))])
+            lines.append([way, *shown])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
