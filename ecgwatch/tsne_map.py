@@ -72,22 +72,23 @@ class ReferenceMap:
         return min(len(self.latents), round(NEIGHBOURS_PER_PERPLEXITY * self.perplexity))
 
     def nearest(self, latents: np.ndarray, count: int) -> np.ndarray:
-        """Return squared distances to the `count` nearest references, in no order, float32[m, count].
+        """Return squared distances to the `count` nearest references, in no order, float64[m, count].
 
         One product finds them; their distances are taken afresh, by differences, which loses no digits.
         """
         rows = np.ones((len(latents), latents.shape[1] + 1), np.float32)
         np.subtract(latents, self.centre, out=rows[:, :-1])
-        nearest = np.empty((len(latents), count), np.float32)
+        nearest = np.empty((len(latents), count))
         for start in range(0, len(rows), ROWS_AT_ONCE):
             part = slice(start, start + ROWS_AT_ONCE)
             found = (rows[part] @ self._search).argpartition(count - 1, axis=1)[:, :count]
-            nearest[part] = ((latents[part, None, :] - self.latents[found]) ** 2).sum(axis=2)
+            difference = latents[part, None, :].astype(np.float64) - self.latents[found]
+            nearest[part] = (difference**2).sum(axis=2)
         return nearest
 
     def distance(self, latents: np.ndarray) -> np.ndarray:
         """Return D (eq. 4, k = 1), the map distance to the nearest normal beat: latents float32[m, d] -> float64[m]."""
-        squared = self.nearest(latents, self.neighbours).astype(np.float64)
+        squared = self.nearest(latents, self.neighbours)
         ratio = mass_ratio(squared, self.peer_distances.astype(np.float64) ** 2, self.perplexity)
         return radius(ratio, self.perplexity, self.mean_z)
 

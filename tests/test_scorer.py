@@ -33,8 +33,8 @@ def x(bundle: Bundle) -> np.ndarray:
 def test_a_beat_scores_the_same_alone_in_a_batch_and_in_any_order(scorer: Scorer, x: np.ndarray) -> None:
     together, backwards = scorer.score(x), scorer.score(x[::-1])
     alone = np.array([scorer.score(x[i : i + 1]).score[0] for i in range(len(x))])
-    np.testing.assert_allclose(alone, together.score, rtol=1e-5, atol=1e-6)  # a score is 0 for a median beat
-    np.testing.assert_allclose(backwards.score[::-1], together.score, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(alone, together.score, rtol=1e-6, atol=1e-6)  # a score is 0 for a median beat
+    np.testing.assert_allclose(backwards.score[::-1], together.score, rtol=1e-6, atol=1e-6)
 
 
 def test_the_score_is_equation_2_of_the_scaled_terms(scorer: Scorer, bundle: Bundle, x: np.ndarray) -> None:

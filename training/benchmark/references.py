@@ -40,7 +40,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Cost:
-    """Microseconds per beat of the whole score and of the model without the map, on one core."""
+    """CPU microseconds per beat of the whole score and of the model without the map, on one core."""
 
     count: int
     batch: int
@@ -142,14 +142,14 @@ def costs(bundle: Bundle, x: np.ndarray, latents: np.ndarray, counts: Sequence[i
 
 
 def _in_turn(one: Model, other: Model, x: np.ndarray) -> tuple[float, float]:
-    """Return the median seconds of a call of each, taken in turn so that both meet the same machine."""
+    """Return the median CPU seconds of a call of each, taken in turn so that both meet the same machine."""
     times: tuple[list[float], list[float]] = ([], [])
     end = time.perf_counter() + _REPEATS_S
     while time.perf_counter() < end or len(times[0]) < 5:
         for model, taken in zip((one, other), times, strict=True):
-            start = time.perf_counter()
+            start = time.process_time()
             model.run(x)
-            taken.append(time.perf_counter() - start)
+            taken.append(time.process_time() - start)
     return float(np.median(times[0])), float(np.median(times[1]))
 
 
