@@ -5,10 +5,10 @@ from pathlib import Path
 
 from ecgwatch.beats import Contract
 from ecgwatch.config import Settings
-from training.parameters import Parameters
+from training.parameters import CLASSES, Parameters
 
 _DEFAULTS = Parameters()
-_CLASSES = ("N", "S", "V", "F", "Q")
+_CLASSES = tuple(CLASSES["arrhythmia"])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

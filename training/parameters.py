@@ -3,6 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
+# the classes of each data set, in the order shown, and their names
+CLASSES = {
+    "arrhythmia": {"N": "normal", "S": "supraventricular", "V": "ventricular", "F": "fusion", "Q": "paced, unknown"},
+}
+
 
 @dataclass(frozen=True)
 class Parameters:

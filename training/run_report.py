@@ -8,7 +8,7 @@ import torch
 
 from ecgwatch.scorer import Model
 from training import report
-from training.datasets.arrhythmia import CLASSES, Beats, Split
+from training.datasets.dataset import Dataset, Split
 from training.evaluate import TERMS, evaluated
 from training.parameters import Parameters
 from training.pipeline import Result
@@ -18,11 +18,11 @@ EXAMPLES = {"N": 6}  # of each class; the others get two
 DRAWN_NORMAL, DRAWN_ABNORMAL = 1500, 300  # evaluation beats in the picture of the map, the latter per class
 
 
-def write(folder: Path, parameters: Parameters, beats: Beats, split: Split, result: Result) -> Path:
+def write(folder: Path, parameters: Parameters, data: Dataset, split: Split, result: Result) -> Path:
     """Write the run's pictures and `report.html`; return the page."""
     with np.load(folder / "map.npz", allow_pickle=False) as saved:
-        owners = beats.records[saved["rows"]]
-    rows, kinds = _drawn(beats, split)
+        owners = data.records[saved["rows"]]
+    rows, kinds = _drawn(data, split)
     encoder = Model(result.bundle.model, provider="cpu", threads=0)
     predictions = evaluated(result.predictions, split)  # the area under the curves is then that of the tables
     return report.write(
@@ -31,10 +31,10 @@ def write(folder: Path, parameters: Parameters, beats: Beats, split: Split, resu
             title=result.bundle.manifest.name,
             protocol=result.bundle.manifest.protocol["text"],
             losses=checkpoint_losses(folder / "checkpoint.safetensors"),
-            examples=_examples(beats, split, result),
+            examples=_examples(data, split, result),
             positions=result.bundle.map.positions,
             owners=owners,
-            placed=result.bundle.map.place(encoder.run(beats.x[rows])[0]),
+            placed=result.bundle.map.place(encoder.run(data.x[rows])[0]),
             kinds=kinds,
             terms={term: getattr(predictions, term) for term in TERMS},
             abnormal=~predictions.normal,
@@ -45,22 +45,22 @@ def write(folder: Path, parameters: Parameters, beats: Beats, split: Split, resu
     )
 
 
-def _drawn(beats: Beats, split: Split) -> tuple[np.ndarray, np.ndarray]:
+def _drawn(data: Dataset, split: Split) -> tuple[np.ndarray, np.ndarray]:
     """Test beats for the picture: a random draw of each class."""
     rng = np.random.default_rng(0)
-    of_class = {kind: rng.permutation(split.test[beats.classes[split.test] == kind]) for kind in CLASSES}
+    of_class = {kind: rng.permutation(split.test[data.classes[split.test] == kind]) for kind in data.kinds}
     chosen = {kind: rows[: DRAWN_NORMAL if kind in split.normal else DRAWN_ABNORMAL] for kind, rows in of_class.items()}
     return np.concatenate(list(chosen.values())), np.repeat(list(chosen), [len(rows) for rows in chosen.values()])
 
 
 @torch.no_grad()
-def _examples(beats: Beats, split: Split, result: Result) -> list[report.Example]:
+def _examples(data: Dataset, split: Split, result: Result) -> list[report.Example]:
     """Random test beats of each class with their reconstructions through the latent mean."""
     rng = np.random.default_rng(0)
     examples = []
-    for kind in CLASSES:
-        rows = split.test[beats.classes[split.test] == kind]
-        x = beats.x[rng.permutation(rows)[: EXAMPLES.get(kind, 2)]]
+    for kind in data.kinds:
+        rows = split.test[data.classes[split.test] == kind]
+        x = data.x[rng.permutation(rows)[: EXAMPLES.get(kind, 2)]]
         if len(x):
             y = result.model.decoder(result.model.encode(torch.from_numpy(x))[0]).numpy()
             nse = ((x - y) ** 2).sum(axis=1) / (x**2).sum(axis=1)
@@ -87,7 +87,7 @@ def _tables(figures: dict) -> list[report.Table]:
             )
         )
     if "alerts" in figures:
-        kinds = sorted(figures["alerts"][0]["sensitivity"], key=CLASSES.index) if figures["alerts"] else []
+        kinds = list(figures["alerts"][0]["sensitivity"]) if figures["alerts"] else []
         rows = [
             (f"{r['target_per_hour']:g}", r["false_alerts_per_hour"], *(r["sensitivity"][kind] for kind in kinds))
             for r in figures["alerts"]
