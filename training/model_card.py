@@ -14,6 +14,7 @@ from statistics import mean, median
 from typing import Any
 
 from ecgwatch import config
+from ecgwatch.beats import of_heartbeats
 from ecgwatch.bundle import Manifest
 
 TERMS = {"nse": "NSE", "distance": "D", "score": "S"}
@@ -75,7 +76,7 @@ nothing of rhythm: each beat is judged alone. It was made to be studied, and to 
 
 
 def _input(manifest: Manifest) -> str:
-    contract = manifest.contract
+    contract = of_heartbeats(manifest.contract)
     leads = f"One lead: {' or '.join(contract.leads)}." if contract.leads else "One lead, whichever the record has."
     window = "the last 10 s"
     if contract.rr_window == "centred":
