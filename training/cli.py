@@ -106,7 +106,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
     from training import model_card, pipeline, run_report
     from training.datasets import arrhythmia, heartbeat_csv
-    from training.datasets.download import ensure_mitdb
+    from training.datasets.download import ensure
     from training.train import device
 
     wanted = parameters(args)
@@ -122,7 +122,12 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         data = args.data or Path(settings.data.directory)
         contract = Contract(rr_window=wanted.rr_window, leads=() if wanted.split == "by-beat" else Contract().leads)
         names = arrhythmia.RECORDS if wanted.split == "by-beat" else arrhythmia.ELIGIBLE_DS1 + arrhythmia.DS2
-        beats = arrhythmia.load(ensure_mitdb(data / "mitdb", offline=args.offline), contract, wanted.normal, names)
+        beats = arrhythmia.load(
+            ensure(data / arrhythmia.MITDB.folder, arrhythmia.MITDB, offline=args.offline),
+            contract,
+            wanted.normal,
+            names,
+        )
         # the by-beat draw is the same for all seeds: they tell how the training varies, not the test set
         split = arrhythmia.split(beats, wanted.split, wanted.normal, wanted.keep_mixed_windows)
     print(f"{len(split.train)} beats train, {len(split.calibration)} calibrate, {len(split.test)} test")

@@ -3,6 +3,8 @@
 Two protocols. `inter-patient`: de Chazal's DS1 and DS2 (IEEE TBME 2004), paced records out; every fourth DS1 record is
 held out from training and map, for scaling and thresholds. `by-beat`: the paper's 80/20 over all records, patients
 shared between both parts; a tenth of the training part sets scaling and thresholds.
+
+The records: Goldberger et al. 2000, Moody & Mark 2001; Open Data Commons Attribution.
 """
 
 from collections.abc import Sequence
@@ -14,6 +16,7 @@ from ecgwatch.beats import Contract, median_rr_s, prepare, segment_length, segme
 from ecgwatch.messages import Beat
 from ecgwatch.records import Record, beats_of, read_wfdb
 from training.datasets.dataset import Dataset, Split, SplitName, check_normal
+from training.datasets.download import Release
 from training.parameters import CLASSES
 
 KINDS = CLASSES["arrhythmia"]
@@ -71,6 +74,17 @@ SAME_PERSON_AS_IN_DS2 = ("201",)
 ELIGIBLE_DS1 = tuple(name for name in DS1 if name not in SAME_PERSON_AS_IN_DS2)
 CALIBRATION = ELIGIBLE_DS1[::4]  # a rule, not a choice: made before any model was trained
 RECORDS = tuple(sorted(DS1 + DS2 + PACED))
+SUMS = "SHA256SUMS.txt"
+MITDB = Release(
+    title="MIT-BIH records",
+    edition="release 1.0.0",
+    url="https://physionet.org/files/mitdb/1.0.0",
+    folder="mitdb",
+    # the list of hashes is itself known by its hash: a changed list is refused like a changed record
+    hashes={SUMS: "b61158a96d5f2ca80edfb354a9a66a6324836c390a84e1966dcee2b907d6be43"},
+    listing=SUMS,
+    listed=tuple(f"{record}.{suffix}" for record in RECORDS for suffix in ("hea", "dat", "atr")),
+)
 
 
 def load(folder: Path, contract: Contract, normal: Sequence[str], names: Sequence[str] = RECORDS) -> Dataset:
