@@ -6,6 +6,19 @@ from typing import Literal
 # the classes of each data set, in the order shown, and their names
 CLASSES = {
     "arrhythmia": {"N": "normal", "S": "supraventricular", "V": "ventricular", "F": "fusion", "Q": "paced, unknown"},
+    "mnist": {str(digit): f"digit {digit}" for digit in range(10)},
+    "fashion-mnist": {
+        "0": "T-shirt",
+        "1": "trouser",
+        "2": "pullover",
+        "3": "dress",
+        "4": "coat",
+        "5": "sandal",
+        "6": "shirt",
+        "7": "sneaker",
+        "8": "bag",
+        "9": "ankle boot",
+    },
 }
 
 

@@ -8,12 +8,12 @@ import numpy as np
 
 from ecgwatch.errors import DataError
 
-SplitName = Literal["inter-patient", "by-beat"]
+SplitName = Literal["inter-patient", "by-beat", "by-image"]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Model inputs (beats), with where each came from.
+    """Model inputs (beats, images), with where each came from.
 
     x: float32[n, length]; classes: '<U1'[n]; records: str[n], what each was taken from; samples: int64[n], where in the
     record (of a beat: R); clean: bool[n], the window holds no beat of another class than those named normal; hours:
