@@ -1,4 +1,4 @@
-"""Figures of a bundle on test beats, through the worker's own scoring code."""
+"""Figures of a bundle on test beats or images, through the worker's own scoring code."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ _BATCH = 1024
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a bundle says of test beats; all arrays are [n]."""
+    """What a bundle says of test beats or images; all arrays are [n]."""
 
     nse: np.ndarray
     distance: np.ndarray
@@ -32,7 +32,7 @@ class Predictions:
     normal: np.ndarray
 
     def where(self, mask: np.ndarray) -> "Predictions":
-        """Return those beats for which mask is true."""
+        """Return those for which mask is true."""
         return Predictions(*(getattr(self, name)[mask] for name in self.__dataclass_fields__))
 
     def save(self, file: Path) -> None:
@@ -72,6 +72,8 @@ def evaluated(predictions: Predictions, split: Split) -> Predictions:
 
 def figures(predictions: Predictions, split: Split, bundle: Bundle, data: Dataset) -> dict[str, Any]:
     """Return AUROC of each term over several groups of beats, and the realised alert rates, as plain numbers."""
+    if split.name == "by-image":
+        return {"auroc": {name: auroc(group) for name, group in _image_groups(predictions, split, data).items()}}
     shown = evaluated(predictions, split)
     if split.name == "inter-patient":
         without = shown.where(shown.records != SICK_SINUS)
@@ -93,6 +95,17 @@ def figures(predictions: Predictions, split: Split, bundle: Bundle, data: Datase
             realised(predictions, t.false_alerts_per_hour, t.score, data.hours) for t in bundle.manifest.thresholds
         ]
     return result
+
+
+def _image_groups(predictions: Predictions, split: Split, data: Dataset) -> dict[str, Predictions]:
+    """All images; where there are several: each anomalous class against normal, each normal one against anomalous."""
+    groups = {"all": predictions}
+    anomalous = [kind for kind in data.kinds if kind not in split.normal]
+    for kind in anomalous if len(anomalous) > 1 else ():
+        groups[f"{kind} against normal"] = predictions.where(predictions.normal | (predictions.classes == kind))
+    for kind in split.normal if len(split.normal) > 1 else ():
+        groups[f"anomalous against {kind}"] = predictions.where(~predictions.normal | (predictions.classes == kind))
+    return groups
 
 
 def auroc(predictions: Predictions) -> dict[str, float | int | None]:

@@ -1,4 +1,4 @@
-"""From beats and parameters to a bundle, step by step; each step leaves its result in the run folder."""
+"""From a data set and parameters to a bundle, step by step; each step leaves its result in the run folder."""
 
 import datetime
 import json
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ecgwatch import bundle as bundles
-from ecgwatch.beats import Contract
+from ecgwatch.beats import Contract, ImageContract
 from ecgwatch.bundle import FORMAT_VERSION, Bundle, Manifest, MapSettings
 from ecgwatch.scorer import Model
 from ecgwatch.tsne_map import ReferenceMap
@@ -31,6 +31,10 @@ PROTOCOLS = {
         "the paper's 80/20 split by beat over all 48 records, stratified by class; training and test share patients, "
         "and neighbouring segments share samples; scaling and thresholds from a tenth of the training part"
     ),
+    "by-image": (
+        "trained on nine tenths of the normal classes' official training images, scaling from the other tenth; tested "
+        "on all official test images; no image of another class trains or sets a scale"
+    ),
 }
 
 
@@ -45,7 +49,7 @@ class Result:
 
 def run(
     parameters: Parameters,
-    contract: Contract,
+    contract: Contract | ImageContract,
     data: Dataset,
     split: Split,
     folder: Path,
@@ -57,14 +61,15 @@ def run(
     card: makes the model card from the manifest. Steps whose result is there already are taken from there when they
     are slow (training, t-SNE).
     """
+    inputs = contract.inputs
     open_run(folder, parameters)
     model = fit(data.x[split.train], data.x[split.calibration], parameters, folder, on)
     if parameters.unit_latents:
         unit_latents(model, torch.from_numpy(data.x[split.train]))
     exported = export.to_onnx(model, contract.length)
-    compared = data.x[split.calibration][: export.PARITY_BEATS]
+    compared = data.x[split.calibration][: export.PARITY_INPUTS]
     parity = export.check_parity(model, exported, compared)
-    print(f"torch and onnxruntime agree to {parity:.1g} on {len(compared)} beats")
+    print(f"torch and onnxruntime agree to {parity:.1g} on {len(compared)} {inputs}")
 
     encoder = Model(exported, provider="cpu", threads=0)
     the_map = _map(folder, encoder, data, split, parameters)
@@ -72,7 +77,7 @@ def run(
     scales = calibrate.scale(nse), calibrate.scale(distance)
     whole = score_graph.append_map(exported, the_map, scales, calibrate.ALPHA)
     map_parity = export.check_map(whole, the_map, scales, calibrate.ALPHA, compared)
-    print(f"numpy and onnxruntime agree on the map to {map_parity:.1g} on {len(compared)} beats")
+    print(f"numpy and onnxruntime agree on the map to {map_parity:.1g} on {len(compared)} {inputs}")
     normal_hours = _calibration_hours(data, split)
     manifest = Manifest(
         format_version=FORMAT_VERSION,
@@ -90,10 +95,10 @@ def run(
         training={
             "parameters": asdict(parameters),
             "records": sorted(set(data.records[split.train].tolist())),
-            "beats": len(split.train),
+            inputs: len(split.train),
             "calibration_records": sorted(set(data.records[split.calibration].tolist())),
-            "calibration_beats": len(split.calibration),
-            "calibration_hours": round(normal_hours, 3),
+            f"calibration_{inputs}": len(split.calibration),
+            **({"calibration_hours": round(normal_hours, 3)} if data.hours else {}),
             "export_difference": parity,
             "map_difference": map_parity,
             "device": str(on),
@@ -103,7 +108,7 @@ def run(
         versions=versions(),
     )
     draft = bundles.save(folder / "bundle", manifest, whole, the_map, "")
-    print(f"scoring {len(split.test)} test beats")
+    print(f"scoring {len(split.test)} test {inputs}")
     predictions = evaluate.predict(draft, data, split.test, split.normal)
     predictions.save(folder / "predictions.npz")
     figures = evaluate.figures(predictions, split, draft, data)
@@ -130,7 +135,7 @@ def _map(folder: Path, encoder: Model, data: Dataset, split: Split, parameters: 
                 return ReferenceMap(
                     saved["latents"], saved["positions"], saved["peers"], parameters.perplexity, float(saved["mean_z"])
                 )
-    print(f"t-SNE of {len(latents)} normal beats")
+    print(f"t-SNE of the latents of {len(latents)} references")
     made = reference_map.fit(latents, parameters.perplexity, parameters.seed)
     np.savez_compressed(
         file, latents=made.latents, positions=made.positions, peers=made.peer_distances, mean_z=made.mean_z, rows=chosen
