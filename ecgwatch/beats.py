@@ -8,13 +8,13 @@ median over 10 s around the beat, 5 s of them in the future; here it is that of 
 from collections.abc import Sequence
 from functools import cache
 from statistics import median
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import msgspec
 import numpy as np
 from msgspec import Meta
 
-from ecgwatch.errors import MessageError
+from ecgwatch.errors import BundleError, MessageError
 from ecgwatch.messages import Beat
 
 # scipy.signal.resample_poly's filter: a Kaiser window of beta 5 over 10 periods of the lower rate on each side
@@ -22,10 +22,11 @@ _KAISER_BETA = 5.0
 _FILTER_PERIODS = 10
 
 
-class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a model's input is made of; part of every bundle."""
+class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="segment"):
+    """What the input of a model of heartbeats is made of; part of its bundle."""
 
-    kind: Literal["segment"] = "segment"
+    inputs: ClassVar[str] = "beats"
+
     fs_hz: float = 125.0
     length: Annotated[int, Meta(ge=2)] = 187  # samples at fs_hz, the first at R
     before_s: float = 0.08  # signal needed before R (the resampling filter's reach)
@@ -36,6 +37,32 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rr_intervals: Annotated[int, Meta(ge=1)] = 1  # RR intervals needed, at least
     leads: tuple[str, ...] = ("MLII", "II")
     scaling: Literal["min-max"] = "min-max"
+
+
+class ImageContract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="image"):
+    """What the input of a model of images is made of: its pixels, row by row."""
+
+    inputs: ClassVar[str] = "images"
+
+    height: Annotated[int, Meta(ge=1)] = 28
+    width: Annotated[int, Meta(ge=1)] = 28
+    channels: Literal[1] = 1
+    scaling: Literal["0-1"] = "0-1"  # black 0, white 1
+
+    @property
+    def length(self) -> int:
+        """Numbers of one image."""
+        return self.height * self.width * self.channels
+
+
+def of_heartbeats(contract: Contract | ImageContract) -> Contract:
+    """Return the contract of a model of heartbeats; raises BundleError where it is one of images."""
+    if isinstance(contract, ImageContract):
+        raise BundleError(
+            f"this bundle scores images of {contract.height} x {contract.width} pixels, not heartbeats; "
+            "name one of heartbeats in [model] bundle (default is one)"
+        )
+    return contract
 
 
 class Prepared(NamedTuple):
@@ -49,11 +76,12 @@ class Prepared(NamedTuple):
     refused: dict[int, MessageError]
 
 
-def prepare(beats: Sequence[Beat], contract: Contract) -> Prepared:
+def prepare(beats: Sequence[Beat], contract: Contract | ImageContract) -> Prepared:
     """Make model inputs of beats; a beat that does not fit the contract is refused alone.
 
-    Reasons: lead, too-few-rr, too-short, flat, centred.
+    Reasons: lead, too-few-rr, too-short, flat, centred. Raises BundleError for the contract of a model of images.
     """
+    contract = of_heartbeats(contract)
     if contract.rr_window != "past":
         error = MessageError("centred", "this bundle was made for parity: its segments look 5 s ahead; it cannot serve")
         return Prepared(

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from ecgwatch.beats import Contract
+from ecgwatch.beats import Contract, ImageContract, of_heartbeats
 from ecgwatch.errors import BundleError, ConfigError
 from ecgwatch.tsne_map import ReferenceMap
 
@@ -64,18 +64,22 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     created: str
     files: dict[str, Sha256]
-    contract: Contract
+    contract: Contract | ImageContract
     latent: Annotated[int, Meta(ge=1)]
     alpha: Annotated[float, Meta(ge=0, le=1)]
     k: Literal[1]
     map: MapSettings
     nse: Scale
     distance: Scale
-    thresholds: Annotated[tuple[Threshold, ...], Meta(min_length=1)]
+    thresholds: tuple[Threshold, ...]  # of images none: an hour of them means nothing
     training: dict[str, Any]
     protocol: dict[str, Any]
     figures: dict[str, Any]
     versions: dict[str, str]
+
+    def __post_init__(self) -> None:
+        if bool(self.thresholds) == isinstance(self.contract, ImageContract):
+            raise ValueError("thresholds: a bundle of heartbeats has at least one, one of images has none")
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,9 @@ class Bundle:
     def threshold(self, false_alerts_per_hour: float) -> float:
         """Return the score above which a beat is an alert.
 
-        Raises ConfigError that names the rates the bundle was calibrated for.
+        Raises ConfigError that names the rates the bundle was calibrated for, BundleError where it scores images.
         """
+        of_heartbeats(self.manifest.contract)
         for threshold in self.manifest.thresholds:
             if threshold.false_alerts_per_hour == false_alerts_per_hour:
                 return threshold.score

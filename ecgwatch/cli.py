@@ -308,6 +308,8 @@ def _add_models(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         action.add_argument(
             "bundle", nargs="?", metavar="BUNDLE", help="'default', a folder or a .zip; default: the settings'"
         )
+        if name == "show":
+            action.add_argument("--card", action="store_true", help="print its model card instead")
     schemas = _command(
         commands,
         "schemas",

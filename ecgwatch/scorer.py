@@ -1,4 +1,4 @@
-"""A batch of beats -> scores; the only module that imports onnxruntime.
+"""A batch of beats (or images) -> scores; the only module that imports onnxruntime.
 
 from ecgwatch import bundle, scorer
 scores = scorer.Scorer(bundle.load("default")).score(x)     # x: float32[n, 187]; scores.score: float64[n]
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import onnxruntime
 
-from ecgwatch.beats import Contract
+from ecgwatch.beats import Contract, ImageContract
 from ecgwatch.bundle import Bundle, Scale
 from ecgwatch.errors import BundleError, ConfigError, ScoringError
 from ecgwatch.tsne_map import ReferenceMap
@@ -94,7 +94,7 @@ class Scorer:
         )  # the first call allocates; no beat waits for it
 
     @property
-    def contract(self) -> Contract:
+    def contract(self) -> Contract | ImageContract:
         """What the model's input is made of."""
         return self.bundle.manifest.contract
 

@@ -9,27 +9,29 @@ from ecgwatch.beats import Contract
 from ecgwatch.errors import DataError
 from ecgwatch.records import Record
 from training.datasets import arrhythmia
-from training.datasets.arrhythmia import CALIBRATION, DS1, DS2, PACED, RECORDS, Beats, Split, record_beats, split
+from training.datasets.arrhythmia import CALIBRATION, DS1, DS2, KINDS, PACED, RECORDS, record_beats, split
+from training.datasets.dataset import Dataset, Split
 
 EACH = 40  # beats of every record
 
 
 @pytest.fixture
-def beats() -> Beats:
+def beats() -> Dataset:
     """Beats of all 48 records: of each ten, one V, one S, and one N whose window holds the V."""
     n = EACH * len(RECORDS)
     kinds = np.tile(np.array(list("NNNNNNNNVS")), n // 10)
-    return Beats(
+    return Dataset(
         x=np.arange(n, dtype=np.float32)[:, None],
         classes=kinds,
         records=np.repeat(np.array(RECORDS), EACH),
         samples=np.tile(np.arange(EACH), len(RECORDS)),
         clean=(kinds == "N") & (np.arange(n) % 10 != 7),
         hours=dict.fromkeys(RECORDS, 0.5),
+        kinds=KINDS,
     )
 
 
-def records_of(beats: Beats, rows: np.ndarray) -> set[str]:
+def records_of(beats: Dataset, rows: np.ndarray) -> set[str]:
     return set(beats.records[rows].tolist())
 
 

@@ -5,11 +5,12 @@ import json
 import zipfile
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from ecgwatch import bundle as bundles
-from ecgwatch.beats import Contract
+from ecgwatch.beats import Contract, ImageContract, prepare
 from ecgwatch.bundle import Bundle, Manifest, MapSettings, Scale, Threshold
 from ecgwatch.errors import BundleError, ConfigError
 from ecgwatch.tsne_map import ReferenceMap
@@ -180,6 +181,41 @@ def test_a_wrong_value_is_refused_and_named(folder, change, named):
     assert named in refusal(folder)
 
 
+@pytest.fixture
+def images(tmp_path: Path) -> Bundle:
+    made = msgspec.structs.replace(manifest(), contract=ImageContract(), thresholds=())
+    return bundles.save(tmp_path / "images", made, b"a model", reference_map(), "# card\n")
+
+
+def test_a_bundle_of_images_is_read_back_with_its_contract_and_without_thresholds(images):
+    assert images.manifest.contract == ImageContract(28, 28, 1, "0-1")
+    assert images.manifest.contract.length == 784
+    assert json.loads(bundles.describe(images))["contract"]["kind"] == "image"
+
+
+def test_a_bundle_of_images_is_refused_where_heartbeats_are_to_be_scored(images):
+    for use in (lambda: images.threshold(10.0), lambda: prepare([], images.manifest.contract)):
+        with pytest.raises(BundleError, match=r"scores images of 28 x 28 pixels.* \[model\] bundle") as caught:
+            use()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_threshold_per_hour_in_a_bundle_of_images_is_refused(images, tmp_path):
+    rewrite(tmp_path / "images", thresholds=[{"false_alerts_per_hour": 2.0, "score": 9.0}])
+    assert "thresholds" in refusal(tmp_path / "images")
+
+
+def test_the_contract_of_another_kind_is_refused_and_named(folder):
+    rewrite(folder, contract={"kind": "sound"})
+    assert "sound" in refusal(folder)
+
+
+def test_the_contract_of_heartbeats_is_written_as_it_always_was(folder):
+    written = json.loads((folder / "bundle.json").read_text())["contract"]
+    assert list(written)[:3] == ["kind", "fs_hz", "length"]
+    assert written["kind"] == "segment"
+
+
 @pytest.mark.parametrize("text", [b"null", b"[]", b"{", b"", b"\xff"])
 def test_a_manifest_that_is_no_object_is_refused(folder, text):
     (folder / "bundle.json").write_bytes(text)
@@ -250,3 +286,8 @@ def test_the_shipped_bundle_is_whole_and_below_10_megabytes():
     loaded = bundles.load("default")
     assert loaded.manifest.contract.rr_window == "past"
     assert (Path(bundles.__file__).parent / "bundles" / "default.zip").stat().st_size < 10_000_000
+
+
+def test_the_shipped_bundle_is_written_again_with_the_same_hash(tmp_path):
+    loaded = bundles.load("default")
+    assert bundles.save(tmp_path, loaded.manifest, loaded.model, loaded.map, loaded.card).sha256 == loaded.sha256

@@ -1,5 +1,6 @@
 """The command line, called as a function."""
 
+import json
 import math
 import subprocess
 import sys
@@ -71,6 +72,13 @@ def test_training_without_torch_says_what_to_install(capsys):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (78, "ecgwatch: training needs torch: pip install 'ecgwatch[train]'\n")
+
+
+def test_a_bundle_is_shown_as_json_and_its_card_as_text(capsys):
+    assert cli.main(["bundle", "show"]) == 0
+    assert json.loads(capsys.readouterr().out)["contract"]["kind"] == "segment"
+    assert cli.main(["bundle", "show", "--card"]) == 0
+    assert capsys.readouterr().out.startswith("# Model card:")
 
 
 def test_the_schemas_command_writes_one_file_per_topic(tmp_path):

@@ -1,9 +1,10 @@
-"""Downloading the records, from a small web server on loopback that can misbehave."""
+"""Downloading published files, from a small web server on loopback that can misbehave."""
 
+import gzip
 import hashlib
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from ecgwatch.errors import DataError
 from training.datasets import download
+from training.datasets.arrhythmia import MITDB, SUMS
 
 NAMES = ("100.hea", "100.dat")
 
@@ -61,7 +63,7 @@ def sha(data: bytes) -> str:
 @pytest.fixture
 def publisher() -> Iterator[Publisher]:
     files = {"100.hea": b"100 2 360\n", "100.dat": bytes(range(256)) * 800}
-    files[download.SUMS] = "".join(f"{sha(data)} {name}\n" for name, data in files.items()).encode()
+    files[SUMS] = "".join(f"{sha(data)} {name}\n" for name, data in files.items()).encode()
     made = Publisher(files)
 
     class Handler(BaseHTTPRequestHandler):
@@ -82,9 +84,11 @@ def publisher() -> Iterator[Publisher]:
         thread.join()
 
 
-def get(folder: Path, publisher: Publisher, **options) -> Path:
-    options = {"sums_sha256": sha(publisher.files[download.SUMS]), **options}
-    return download.ensure_mitdb(folder, base_url=publisher.address, files=NAMES, pause_s=0, **options)
+def get(folder: Path, publisher: Publisher, offline: bool = False, sums_sha256: str = "") -> Path:
+    release = replace(
+        MITDB, url=publisher.address, hashes={SUMS: sums_sha256 or sha(publisher.files[SUMS])}, listed=NAMES
+    )
+    return download.ensure(folder, release, offline=offline, pause_s=0)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -127,7 +131,7 @@ def test_a_run_that_was_interrupted_is_continued_by_the_next(tmp_path, publisher
         DataError, match=r"1 of the release's files are missing in .* \(100.dat\) and 127.0.0.1.* broke off"
     ):
         get(tmp_path, publisher)
-    assert sorted(contents(tmp_path)) == ["100.dat.part", "100.hea", download.SUMS]
+    assert sorted(contents(tmp_path)) == ["100.dat.part", "100.hea", SUMS]
     publisher.asked.clear()
     get(tmp_path, publisher)
     assert contents(tmp_path) == publisher.files
@@ -172,17 +176,41 @@ def test_a_file_with_a_wrong_hash_is_refused_and_not_kept(tmp_path, publisher):
     publisher.files["100.dat"] = publisher.files["100.dat"][:-1] + b"?"
     with pytest.raises(DataError, match=r"/100.dat: the SHA-256 of what was sent is not the published one"):
         get(tmp_path, publisher)
-    assert sorted(contents(tmp_path)) == ["100.hea", download.SUMS]
+    assert sorted(contents(tmp_path)) == ["100.hea", SUMS]
+
+
+@pytest.fixture
+def packed(publisher: Publisher) -> download.Release:
+    """A release of one gzip file, known by what it unpacks to."""
+    publisher.files["images.gz"] = gzip.compress(b"pixels" * 1000, mtime=1)
+    hashes = {"images.gz": sha(b"pixels" * 1000)}
+    return download.Release("images", "the set", publisher.address, "images", hashes, digest=download.unpacked_sha256)
+
+
+def test_a_file_known_by_what_it_unpacks_to_may_be_packed_in_another_way(tmp_path, publisher, packed):
+    download.ensure(tmp_path, packed)
+    (tmp_path / "images.gz").write_bytes(gzip.compress(b"pixels" * 1000, compresslevel=1, mtime=2))
+    publisher.asked.clear()
+    download.ensure(tmp_path, packed)
+    assert publisher.asked == []
+
+
+@pytest.mark.parametrize("damage", [b"no gzip", gzip.compress(b"other"), gzip.compress(b"pixels" * 1000)[:-20], b""])
+def test_a_packed_file_that_is_damaged_or_another_is_named_and_never_overwritten(tmp_path, packed, damage):
+    (tmp_path / "images.gz").write_bytes(damage)
+    with pytest.raises(DataError, match=r"1 files in .* differ from the set of the images: images.gz; remove them"):
+        download.ensure(tmp_path, packed)
+    assert (tmp_path / "images.gz").read_bytes() == damage
 
 
 def test_a_changed_list_of_hashes_is_refused(tmp_path, publisher):
-    true_list = sha(publisher.files[download.SUMS])
+    true_list = sha(publisher.files[SUMS])
     publisher.files["100.dat"] = b"another signal"
-    publisher.files[download.SUMS] = f"{sha(publisher.files['100.dat'])} 100.dat\n".encode()
+    publisher.files[SUMS] = f"{sha(publisher.files['100.dat'])} 100.dat\n".encode()
     with pytest.raises(DataError, match=r"SHA256SUMS.txt: the SHA-256 of what was sent"):
         get(tmp_path, publisher, sums_sha256=true_list)
-    (tmp_path / download.SUMS).write_bytes(publisher.files[download.SUMS])
-    with pytest.raises(DataError, match=r"SHA256SUMS.txt is not the list of release 1.0.0"):
+    (tmp_path / SUMS).write_bytes(publisher.files[SUMS])
+    with pytest.raises(DataError, match=r"1 files in .* differ from release 1.0.0 .*: SHA256SUMS.txt; remove them"):
         get(tmp_path, publisher, sums_sha256=true_list)
 
 
@@ -198,7 +226,7 @@ def test_a_file_of_the_user_that_differs_is_named_and_never_overwritten(tmp_path
 @pytest.mark.parametrize("offline", [True, False], ids=["offline demanded", "nothing answers"])
 def test_absent_files_without_network_are_one_line_with_files_folder_and_setting(tmp_path, offline):
     with pytest.raises(DataError) as caught:
-        download.ensure_mitdb(tmp_path / "mitdb", base_url="http://127.0.0.1:9", offline=offline)
+        download.ensure(tmp_path / "mitdb", replace(MITDB, url="http://127.0.0.1:9"), offline=offline)
     text = str(caught.value)
     assert "\n" not in text
     for part in ("145 of", "100.hea", str(tmp_path / "mitdb"), "[data] directory", "ECGWATCH_DATA_DIRECTORY", "--data"):
@@ -214,9 +242,9 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, publisher):
 
 
 def test_the_release_has_three_files_for_each_of_48_records():
-    assert len(download.FILES) == len(set(download.FILES)) == 144
+    assert len(MITDB.listed) == len(set(MITDB.listed)) == 144
 
 
 @pytest.mark.data
 def test_the_real_release_verifies_by_its_pinned_list(mitdb):
-    assert download.ensure_mitdb(mitdb, offline=True) == mitdb
+    assert download.ensure(mitdb, MITDB, offline=True) == mitdb

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ecgwatch.beats import Contract
+from ecgwatch.beats import Contract, ImageContract
 from ecgwatch.bundle import Manifest, MapSettings, Scale, Threshold
 from training import cli, model_card
 
@@ -23,7 +23,9 @@ ALERTS = [
 ]
 
 
-def manifest(figures: dict[str, Any] | None = None, contract: Contract | None = None, **parameters: Any) -> Manifest:
+def manifest(
+    figures: dict[str, Any] | None = None, contract: Contract | ImageContract | None = None, **parameters: Any
+) -> Manifest:
     given = {
         "dataset": "arrhythmia",
         "source": "records",
@@ -53,7 +55,7 @@ def manifest(figures: dict[str, Any] | None = None, contract: Contract | None = 
         map=MapSettings(20000, 30.0, 5, 54.0),
         nse=Scale(0.076, 0.2, 0.376),
         distance=Scale(2.34, 43.9, 250.99),
-        thresholds=(Threshold(2.0, 9.3), Threshold(10.0, 8.9)),
+        thresholds=() if isinstance(contract, ImageContract) else (Threshold(2.0, 9.3), Threshold(10.0, 8.9)),
         training={
             "parameters": given,
             "records": ["106", "108"],
@@ -61,6 +63,8 @@ def manifest(figures: dict[str, Any] | None = None, contract: Contract | None = 
             "calibration_records": ["101"],
             "calibration_beats": 13956,
             "calibration_hours": 2.843,
+            "images": 48_600,
+            "calibration_images": 5_400,
             "export_difference": 7e-7,
             "device": "cpu",
         },
@@ -162,12 +166,35 @@ def test_another_protocol_brings_its_own_words_and_figures():
     assert text.index("**Another protocol**: the other way.") < text.index("0.957")
 
 
+OF_IMAGES = {"dataset": "fashion-mnist", "source": "idx", "split": "by-image", "normal": ["0", "7"]}
+
+
+def test_the_card_of_images_names_counts_classes_and_figures_and_nothing_medical():
+    figures = {"auroc": {"all": AUROC["all"]}}
+    text = flat(model_card.render(manifest(figures, ImageContract(), **OF_IMAGES)))
+    assert "Normal classes: 0, 7; every other one is anomalous." in text
+    assert "48,600 images" in text and "5,400 further normal images" in text
+    assert "| test images | NSE | D | S | normal | abnormal |" in text
+    assert "| all | 0.454 | 0.564 | 0.481 | 36,901 | 4,589 |" in text
+    assert "arXiv:1708.07747" in text
+    for word in ("medical", "patient", "MIT-BIH", "beat "):
+        assert word not in text
+
+
+def test_the_card_of_images_without_figures_claims_none():
+    assert "Not measured yet." in model_card.render(manifest(None, ImageContract(), **OF_IMAGES))
+
+
 BY_BEAT = {"split": "by-beat", "keep_mixed_windows": True, "rr_window": "centred", "normal": ["N", "S"]}
 
 
-@pytest.mark.parametrize("parameters", [{}, BY_BEAT, {**BY_BEAT, "source": "csv"}], ids=["default", "by beat", "csv"])
-def test_the_command_it_names_is_one_that_the_command_line_takes(parameters):
-    text = model_card.render(manifest(**parameters))
+@pytest.mark.parametrize(
+    ("parameters", "contract"),
+    [({}, None), (BY_BEAT, None), ({**BY_BEAT, "source": "csv"}, None), (OF_IMAGES, ImageContract())],
+    ids=["default", "by beat", "csv", "images"],
+)
+def test_the_command_it_names_is_one_that_the_command_line_takes(parameters, contract):
+    text = model_card.render(manifest(None, contract, **parameters))
     words = next(line for line in text.splitlines() if "ecgwatch train" in line).split()[2:]
     parser = argparse.ArgumentParser()
     cli.add_arguments(parser)

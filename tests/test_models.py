@@ -1,15 +1,18 @@
 """The networks of the paper's table 3."""
 
+from collections.abc import Callable
+
+import pytest
 import torch
 
-from training.models import BetaVAE, Serving, unit_latents
+from training.models import TCN, BetaVAE, Serving, image_model, segment_model, unit_latents
 
 torch.set_num_threads(1)
 
 
 def _pair() -> tuple[BetaVAE, BetaVAE]:
     torch.manual_seed(1)
-    aligned, plain = BetaVAE(aligned=True).eval(), BetaVAE(aligned=False).eval()
+    aligned, plain = segment_model(aligned=True).eval(), segment_model(aligned=False).eval()
     plain.load_state_dict(aligned.state_dict())
     return aligned, plain
 
@@ -40,7 +43,7 @@ def test_the_last_step_sees_the_whole_segment() -> None:
 
 
 def test_a_block_is_causal() -> None:
-    block = BetaVAE().encoder.blocks[1].eval()
+    block = TCN().blocks[1].eval()
     x = torch.rand(1, 64, 40)
     changed = x.clone()
     changed[..., 25:] = 0
@@ -58,9 +61,12 @@ def test_the_served_nse_is_equation_3_of_the_reconstruction_through_the_mean() -
     torch.testing.assert_close(nse, error)
 
 
-def test_unit_latents_change_the_units_of_the_latents_and_no_reconstruction() -> None:
+@pytest.mark.parametrize(("make", "length"), [(segment_model, 187), (image_model, 784)], ids=["segments", "images"])
+def test_unit_latents_change_the_units_of_the_latents_and_no_reconstruction(
+    make: Callable[..., BetaVAE], length: int
+) -> None:
     torch.manual_seed(2)
-    model, x = BetaVAE(latent=4).eval(), torch.rand(50, 187)
+    model, x = make(latent=4).eval(), torch.rand(50, length)
     with torch.no_grad():
         model.mean.weight.mul_(torch.tensor([[0.1], [1.0], [3.0], [0.01]]))  # a dimension nearly unused, and others
         mean, nse = Serving(model)(x)
@@ -72,3 +78,29 @@ def test_unit_latents_change_the_units_of_the_latents_and_no_reconstruction() ->
         torch.manual_seed(3)
         torch.testing.assert_close(model(x)[0], sampled)
     assert not torch.allclose(mean.std(dim=0), torch.ones(4), atol=0.1)
+
+
+def test_the_model_of_images_has_the_layers_of_table_3() -> None:
+    shapes = {name: tuple(weight.shape) for name, weight in image_model().named_parameters() if "weight" in name}
+    assert list(shapes.items()) == [
+        ("encoder.convolve.0.weight", (32, 1, 3, 3)),
+        ("encoder.convolve.2.weight", (32, 32, 3, 3)),
+        ("encoder.dense.0.weight", (128, 1568)),
+        ("encoder.dense.2.weight", (128, 128)),
+        ("mean.weight", (10, 128)),
+        ("log_variance.weight", (10, 128)),
+        ("decoder.dense.0.weight", (128, 10)),
+        ("decoder.dense.2.weight", (1568, 128)),
+        ("decoder.deconvolve.0.weight", (32, 32, 3, 3)),
+        ("decoder.deconvolve.2.weight", (32, 1, 3, 3)),
+    ]
+
+
+def test_an_image_comes_back_as_the_same_number_of_pixels() -> None:
+    model, x = image_model().eval(), torch.rand(3, 784)
+    assert model(x)[0].shape == x.shape
+
+
+def test_the_parts_of_a_model_have_the_names_that_checkpoints_use() -> None:
+    for model in (segment_model(), image_model()):
+        assert [name for name, _ in model.named_children()] == ["encoder", "mean", "log_variance", "decoder"]

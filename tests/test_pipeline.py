@@ -13,7 +13,8 @@ from ecgwatch.beats import Contract
 from ecgwatch.errors import BundleError
 from ecgwatch.records import Record
 from training import calibrate, evaluate, pipeline
-from training.datasets.arrhythmia import Beats, Split, join, record_beats
+from training.datasets.arrhythmia import join, record_beats
+from training.datasets.dataset import Dataset, Split
 from training.parameters import Parameters
 from training.score_graph import encoder_of
 
@@ -38,7 +39,7 @@ def made_record(name: str, seed: int, beats: int = 160) -> Record:
     )
 
 
-def made_data() -> tuple[Beats, Split]:
+def made_data() -> tuple[Dataset, Split]:
     parts = [record_beats(made_record(name, seed), Contract(), ["N"]) for seed, name in enumerate("abcd")]
     beats = join(parts)
     normal = (beats.classes == "N") & beats.clean
@@ -51,7 +52,7 @@ def made_data() -> tuple[Beats, Split]:
     )
 
 
-def made_run(beats: Beats, split: Split, folder: Path) -> pipeline.Result:
+def made_run(beats: Dataset, split: Split, folder: Path) -> pipeline.Result:
     return pipeline.run(PARAMETERS, Contract(), beats, split, folder, torch.device("cpu"), lambda m: f"# {m.name}\n")
 
 

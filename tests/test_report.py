@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from training import report
+from training.parameters import CLASSES
 
 PICTURES = ("losses.png", "map.png", "reconstructions.png", "roc.png")
 
@@ -17,6 +18,8 @@ def made() -> report.Report:
     rng = np.random.default_rng(0)
     abnormal = np.arange(300) % 3 == 0
     return report.Report(
+        words=report.BEATS,
+        names=CLASSES["arrhythmia"],
         title="made <run> & co",
         protocol="Made people only.",
         losses=[
@@ -124,6 +127,29 @@ def test_each_example_is_drawn_with_its_reconstruction_and_its_nse():
     assert axes.get_title() == "S, supraventricular: NSE 0.250"
     for line, values in zip(axes.lines, (made().examples[2].x, made().examples[2].y), strict=True):
         assert np.array_equal(line.get_ydata(), values)
+
+
+def test_images_are_drawn_above_their_reconstructions_with_class_and_nse():
+    rng = np.random.default_rng(0)
+    examples = [report.Example(str(n % 10), rng.random((28, 28)), rng.random((28, 28)), 0.25) for n in range(12)]
+    grid = report.reconstructions_picture(replace(made(), words=report.IMAGES, examples=examples)).axes
+    for number, above in ((3, 3), (11, 21)):  # ten columns; every second row holds reconstructions
+        assert grid[above].get_title() == f"{examples[number].kind}: 0.250"
+        assert np.array_equal(grid[above].images[0].get_array(), examples[number].x)
+        assert np.array_equal(grid[above + 10].images[0].get_array(), examples[number].y)
+
+
+def test_a_report_of_images_speaks_of_images_and_classes_and_of_no_patient(tmp_path):
+    classes = np.array(["3", "4"] * 100)
+    of_images = replace(
+        made(), words=report.IMAGES, names=CLASSES["mnist"], owners=classes, kinds=classes[:30], examples=[], tables=[]
+    )
+    page = report.write(tmp_path, of_images).read_text()
+    assert "nearest reference image" in page
+    assert not re.search("beat|patient|medical", re.sub(r"base64,[^\"]+", "", page))
+    by_class, by_owner = report.map_picture(of_images).axes
+    assert by_owner.get_title() == "reference images, by class"
+    assert [text.get_text() for text in by_class.get_legend().get_texts()] == ["3 (15)", "4 (15)"]
 
 
 def test_a_beat_far_outside_the_map_is_drawn_inside_the_picture_in_its_direction():

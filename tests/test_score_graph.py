@@ -126,5 +126,5 @@ def test_the_same_map_makes_the_same_graph() -> None:
 
 def test_a_graph_of_another_map_does_not_pass_export() -> None:
     made = made_map(300)
-    with pytest.raises(BundleError, match=r"^numpy and onnxruntime differ by .* on 960 beats; at most 0.0001"):
+    with pytest.raises(BundleError, match=r"^numpy and onnxruntime differ by .* on 960 inputs; at most 0.0001"):
         export.check_map(graph_of(made_map(300)), made, SCALES, ALPHA, beats_near_and_far(made))

@@ -36,6 +36,19 @@ def test_a_run_interrupted_and_resumed_ends_with_the_same_weights(x: np.ndarray,
         assert torch.equal(whole[name], resumed[name]), name
 
 
+def test_a_run_on_images_interrupted_and_resumed_ends_with_the_same_weights(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).random((60, 784), np.float32)
+    parameters = replace(PARAMETERS, dataset="mnist")
+    ends = {}
+    for name, stops in (("whole", (None,)), ("parts", (1, None))):
+        open_run(tmp_path / name, parameters)
+        for stop in stops:
+            model = fit(images, images[:10], parameters, tmp_path / name, torch.device("cpu"), stop_after=stop)
+        ends[name] = model.state_dict()
+    for name, weight in ends["whole"].items():
+        assert torch.equal(weight, ends["parts"][name]), name
+
+
 def test_a_checkpoint_that_was_half_written_is_not_taken(x: np.ndarray, tmp_path: Path) -> None:
     whole = _weights(x, tmp_path / "whole")
     _weights(x, tmp_path / "parts", stop_after=2)

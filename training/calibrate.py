@@ -1,4 +1,4 @@
-"""Scaling of both terms and alert thresholds, from held-out normal beats alone; no anomaly label is used."""
+"""Scaling of both terms and alert thresholds, from held-out normal beats (images) alone; no anomaly label is used."""
 
 import numpy as np
 
@@ -11,14 +11,14 @@ RATES_PER_HOUR = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 
 def scale(values: np.ndarray) -> Scale:
-    """Return the quantiles of a term on normal beats, float[n], that map it to 0 (median) and 1 (upper quartile).
+    """Return the quantiles of a term on normal ones, float[n], that map it to 0 (median) and 1 (upper quartile).
 
     Raises BundleError where they are the same.
     """
     median, upper, limit = np.quantile(values, (0.5, 0.75, 0.99))
     if not upper > median:
         raise BundleError(
-            f"half of the held-out normal beats share one value ({median:g}): no scale can be taken from them"
+            f"half of the held-out normal ones share one value ({median:g}): no scale can be taken from them"
         )
     return Scale(float(median), float(upper), float(limit))
 

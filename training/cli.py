@@ -1,43 +1,50 @@
 """`ecgwatch train`: its arguments, and one run from them."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ecgwatch.beats import Contract
+from ecgwatch.beats import Contract, ImageContract
 from ecgwatch.config import Settings
-from training.parameters import Parameters
+from ecgwatch.errors import ConfigError
+from training.parameters import CLASSES, Parameters, defaults
 
-_DEFAULTS = Parameters()
-_CLASSES = ("N", "S", "V", "F", "Q")
+if TYPE_CHECKING:
+    from training.datasets.dataset import Dataset, Split
+
+_NUMBERS = ("latent", "beta", "capacity", "epochs", "cooldown", "references", "perplexity", "seed")
+_HEARTBEATS_ONLY = ("csv", "split", "rr_window", "keep_mixed_windows")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `ecgwatch train`."""
-    parser.add_argument("--dataset", choices=("arrhythmia",), required=True, help="arrhythmia: MIT-BIH, 48 records")
+    ecg, images = defaults("arrhythmia"), defaults("mnist")
+    parser.add_argument(
+        "--dataset",
+        choices=tuple(CLASSES),
+        required=True,
+        help="arrhythmia: MIT-BIH, 48 records; mnist, fashion-mnist: 70,000 images, the paper's experiment",
+    )
     parser.add_argument("--data", type=Path, metavar="DIR", help="data directory (default: [data] directory)")
     parser.add_argument(
         "--csv", type=Path, metavar="DIR", help="train on the ready-made mitbih_train.csv and mitbih_test.csv there"
     )
-    parser.add_argument(
-        "--split", choices=("inter-patient", "by-beat"), default=_DEFAULTS.split, help="default: %(default)s"
-    )
+    parser.add_argument("--split", choices=("inter-patient", "by-beat"), help=f"of arrhythmia; default: {ecg.split}")
     classes = parser.add_mutually_exclusive_group()
     classes.add_argument(
-        "--normal", nargs="+", choices=_CLASSES, metavar="CLASS", help="AAMI classes that train (default: N)"
+        "--normal", nargs="+", metavar="CLASS", help="classes that train, of N S V F Q (default: N) or 0 to 9"
     )
-    classes.add_argument(
-        "--anomaly", choices=_CLASSES, metavar="CLASS", help="the paper's way: train on all classes but this one"
-    )
+    classes.add_argument("--anomaly", metavar="CLASS", help="the paper's way: train on all classes but this one")
     parser.add_argument(
         "--keep-mixed-windows",
         action="store_true",
-        help="also train on normal windows that hold an abnormal beat (parity)",
+        help="arrhythmia: also train on normal windows that hold an abnormal beat (parity)",
     )
     parser.add_argument(
         "--rr-window",
         choices=("past", "centred"),
-        default=_DEFAULTS.rr_window,
-        help="centred looks 5 s ahead (parity; cannot be served)",
+        help=f"of arrhythmia; centred looks 5 s ahead (parity; cannot be served); default: {ecg.rr_window}",
     )
     for name, kind, text in (
         ("latent", int, "latent size"),
@@ -45,12 +52,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("capacity", float, "C at the end, nats"),
         ("epochs", int, "passes over the data"),
         ("cooldown", int, "further passes at a tenth of the learning rate"),
-        ("references", int, "normal beats in the map"),
+        ("references", int, "normal beats or images in the map"),
         ("perplexity", float, "of the t-SNE map"),
         ("seed", int, "of weights, order and map"),
     ):
-        default = getattr(_DEFAULTS, name)
-        parser.add_argument(f"--{name}", type=kind, default=default, help=f"{text} (default: {default:g})")
+        default = f"{getattr(ecg, name):g}"
+        if (of_images := f"{getattr(images, name):g}") != default:
+            default += f"; of images {of_images}"
+        parser.add_argument(f"--{name}", type=kind, help=f"{text} (default: {default})")
     parser.add_argument(
         "--unit-latents",
         action="store_true",
@@ -59,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         choices=("float32", "bfloat16"),
-        default=_DEFAULTS.precision,
+        default=ecg.precision,
         help="of the products in training; bfloat16 is quicker where the processor has it (AMX, GPUs) and slower "
         "elsewhere (default: %(default)s)",
     )
@@ -78,26 +87,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def parameters(args: argparse.Namespace) -> Parameters:
     """Return the parameters that the arguments name; raises ConfigError for values out of range."""
-    from ecgwatch.errors import ConfigError
-
+    default = defaults(args.dataset)
+    numbers = {name: getattr(default if getattr(args, name) is None else args, name) for name in _NUMBERS}
     for name in ("beta", "latent", "epochs", "references"):
-        if not getattr(args, name) > 0:
+        if not numbers[name] > 0:
             raise ConfigError(f"--{name} must be above 0")
-    normal = tuple(args.normal or (c for c in _CLASSES if c != args.anomaly) if args.normal or args.anomaly else "N")
-    return Parameters(
-        dataset=args.dataset,
-        source="csv" if args.csv else "records",
-        split="by-beat" if args.csv else args.split,
-        normal=tuple(sorted(set(normal), key=_CLASSES.index)),
+    given = [name for name in _HEARTBEATS_ONLY if getattr(args, name)]
+    if given and args.dataset != "arrhythmia":
+        raise ConfigError(f"--{given[0].replace('_', '-')} is for --dataset arrhythmia, not for {args.dataset}")
+    return replace(
+        default,
+        source="csv" if args.csv else default.source,
+        split="by-beat" if args.csv else args.split or default.split,
+        normal=_normal(args, default),
         keep_mixed_windows=args.keep_mixed_windows or bool(args.csv),  # the files do not tell which windows are
-        rr_window="centred" if args.csv else args.rr_window,
+        rr_window="centred" if args.csv else args.rr_window or default.rr_window,
         precision=args.precision,
         unit_latents=args.unit_latents,
-        **{
-            name: getattr(args, name)
-            for name in ("latent", "beta", "capacity", "epochs", "cooldown", "references", "perplexity", "seed")
-        },
+        **numbers,
     )
+
+
+def _normal(args: argparse.Namespace, default: Parameters) -> tuple[str, ...]:
+    """Return the classes that train, in the order of the data set."""
+    kinds = CLASSES[args.dataset]
+    named = args.normal or default.normal if args.anomaly is None else (args.anomaly,)
+    if not named:
+        raise ConfigError(f"--dataset {args.dataset} needs --anomaly CLASS (or --normal CLASS ...): {', '.join(kinds)}")
+    if unknown := [kind for kind in named if kind not in kinds]:
+        raise ConfigError(f"{unknown[0]} is no class of {args.dataset}: they are {', '.join(kinds)}")
+    normal = tuple(kind for kind in kinds if (kind in named) == (args.anomaly is None))
+    if len(normal) == len(kinds):
+        raise ConfigError("--normal names every class; leave out what is to be anomalous")
+    return normal
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
@@ -105,8 +127,6 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     import torch
 
     from training import model_card, pipeline, run_report
-    from training.datasets import arrhythmia, heartbeat_csv
-    from training.datasets.download import ensure_mitdb
     from training.train import device
 
     wanted = parameters(args)
@@ -114,19 +134,34 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     on = device(args.device)
     torch.set_num_threads(args.threads or torch.get_num_threads())
     print(f"training on {on} ({torch.get_num_threads()} threads) into {folder}")
-    if args.csv:
-        contract = Contract(rr_window="centred", leads=())
-        beats = heartbeat_csv.load(args.csv)
-        split = heartbeat_csv.split(beats, wanted.normal)
-    else:
-        data = args.data or Path(settings.data.directory)
-        contract = Contract(rr_window=wanted.rr_window, leads=() if wanted.split == "by-beat" else Contract().leads)
-        names = arrhythmia.RECORDS if wanted.split == "by-beat" else arrhythmia.ELIGIBLE_DS1 + arrhythmia.DS2
-        beats = arrhythmia.load(ensure_mitdb(data / "mitdb", offline=args.offline), contract, wanted.normal, names)
-        # the by-beat draw is the same for all seeds: they tell how the training varies, not the test set
-        split = arrhythmia.split(beats, wanted.split, wanted.normal, wanted.keep_mixed_windows)
-    print(f"{len(split.train)} beats train, {len(split.calibration)} calibrate, {len(split.test)} test")
-    result = pipeline.run(wanted, contract, beats, split, folder, on, model_card.render)
-    run_report.write(folder, wanted, beats, split, result)
+    read = _heartbeats if wanted.dataset == "arrhythmia" else _images
+    contract, data, split = read(wanted, args, args.data or Path(settings.data.directory))
+    print(f"{len(split.train)} {contract.inputs} train, {len(split.calibration)} calibrate, {len(split.test)} test")
+    result = pipeline.run(wanted, contract, data, split, folder, on, model_card.render)
+    run_report.write(folder, wanted, data, split, result)
     print(f"bundle {folder / 'bundle'} ({result.bundle.sha256[:12]}), report {folder / 'report.html'}")
     return 0
+
+
+def _heartbeats(wanted: Parameters, args: argparse.Namespace, directory: Path) -> tuple[Contract, "Dataset", "Split"]:
+    from training.datasets import arrhythmia, download, heartbeat_csv
+
+    if args.csv:
+        beats = heartbeat_csv.load(args.csv)
+        return Contract(rr_window="centred", leads=()), beats, heartbeat_csv.split(beats, wanted.normal)
+    contract = Contract(rr_window=wanted.rr_window, leads=() if wanted.split == "by-beat" else Contract().leads)
+    names = arrhythmia.RECORDS if wanted.split == "by-beat" else arrhythmia.ELIGIBLE_DS1 + arrhythmia.DS2
+    records = download.ensure(directory / arrhythmia.MITDB.folder, arrhythmia.MITDB, offline=args.offline)
+    beats = arrhythmia.load(records, contract, wanted.normal, names)
+    # the by-beat draw is the same for all seeds: they tell how the training varies, not the test set
+    return contract, beats, arrhythmia.split(beats, wanted.split, wanted.normal, wanted.keep_mixed_windows)
+
+
+def _images(wanted: Parameters, args: argparse.Namespace, directory: Path) -> tuple[ImageContract, "Dataset", "Split"]:
+    from training.datasets import download, images
+
+    release = images.RELEASES[wanted.dataset]
+    files = download.ensure(directory / release.folder, release, offline=args.offline)
+    contract = ImageContract()
+    data = images.load(files, wanted.dataset, contract)
+    return contract, data, images.split(data, wanted.normal)  # the same draw for all seeds, as by beat

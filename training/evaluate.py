@@ -1,4 +1,4 @@
-"""Figures of a bundle on test beats, through the worker's own scoring code."""
+"""Figures of a bundle on test beats or images, through the worker's own scoring code."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,8 @@ from sklearn.metrics import roc_auc_score
 
 from ecgwatch.bundle import Bundle
 from ecgwatch.scorer import Scorer
-from training.datasets.arrhythmia import CLASSES, PACED, Beats, Split
+from training.datasets.arrhythmia import KINDS, PACED
+from training.datasets.dataset import Dataset, Split
 
 FIRST_MINUTES_S = 300  # EC57 leaves the first five minutes out
 FS_HZ = 360
@@ -20,7 +21,7 @@ _BATCH = 1024
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a bundle says of test beats; all arrays are [n]."""
+    """What a bundle says of test beats or images; all arrays are [n]."""
 
     nse: np.ndarray
     distance: np.ndarray
@@ -31,7 +32,7 @@ class Predictions:
     normal: np.ndarray
 
     def where(self, mask: np.ndarray) -> "Predictions":
-        """Return those beats for which mask is true."""
+        """Return those for which mask is true."""
         return Predictions(*(getattr(self, name)[mask] for name in self.__dataclass_fields__))
 
     def save(self, file: Path) -> None:
@@ -45,19 +46,19 @@ def load_predictions(file: Path) -> Predictions:
         return Predictions(**arrays)
 
 
-def predict(bundle: Bundle, beats: Beats, rows: np.ndarray, normal: tuple[str, ...]) -> Predictions:
+def predict(bundle: Bundle, data: Dataset, rows: np.ndarray, normal: tuple[str, ...]) -> Predictions:
     """Score beats as the worker does, on the CPU."""
     scorer = Scorer(bundle, provider="cpu", threads=0)
-    parts = [scorer.score(beats.x[rows[start : start + _BATCH]]) for start in range(0, len(rows), _BATCH)]
+    parts = [scorer.score(data.x[rows[start : start + _BATCH]]) for start in range(0, len(rows), _BATCH)]
     nse, distance, score = (np.concatenate([getattr(part, term) for part in parts]) for term in TERMS)
-    classes = beats.classes[rows]
+    classes = data.classes[rows]
     return Predictions(
         nse,
         distance,
         score,
         classes=classes,
-        records=beats.records[rows],
-        samples=beats.samples[rows],
+        records=data.records[rows],
+        samples=data.samples[rows],
         normal=np.isin(classes, list(normal)),
     )
 
@@ -69,8 +70,10 @@ def evaluated(predictions: Predictions, split: Split) -> Predictions:
     return predictions.where(predictions.samples > FIRST_MINUTES_S * FS_HZ)
 
 
-def figures(predictions: Predictions, split: Split, bundle: Bundle, hours: dict[str, float]) -> dict[str, Any]:
+def figures(predictions: Predictions, split: Split, bundle: Bundle, data: Dataset) -> dict[str, Any]:
     """Return AUROC of each term over several groups of beats, and the realised alert rates, as plain numbers."""
+    if split.name == "by-image":
+        return {"auroc": {name: auroc(group) for name, group in _image_groups(predictions, split, data).items()}}
     shown = evaluated(predictions, split)
     if split.name == "inter-patient":
         without = shown.where(shown.records != SICK_SINUS)
@@ -82,16 +85,27 @@ def figures(predictions: Predictions, split: Split, bundle: Bundle, hours: dict[
         without = predictions.where(predictions.classes != "Q")
         groups = {"all": predictions, "without class Q": without}
     result: dict[str, Any] = {"auroc": {name: auroc(group) for name, group in groups.items()}}
-    for kind in CLASSES:
+    for kind in data.kinds:
         if kind not in split.normal and (without.classes == kind).any():
             name = f"{kind} against normal, {list(groups)[1]}"
             result["auroc"][name] = auroc(without.where(without.normal | (without.classes == kind)))
     if split.name == "inter-patient":
         result["per_record"] = {str(r): auroc(shown.where(shown.records == r)) for r in np.unique(shown.records)}
         result["alerts"] = [
-            realised(predictions, t.false_alerts_per_hour, t.score, hours) for t in bundle.manifest.thresholds
+            realised(predictions, t.false_alerts_per_hour, t.score, data.hours) for t in bundle.manifest.thresholds
         ]
     return result
+
+
+def _image_groups(predictions: Predictions, split: Split, data: Dataset) -> dict[str, Predictions]:
+    """All images; where there are several: each anomalous class against normal, each normal one against anomalous."""
+    groups = {"all": predictions}
+    anomalous = [kind for kind in data.kinds if kind not in split.normal]
+    for kind in anomalous if len(anomalous) > 1 else ():
+        groups[f"{kind} against normal"] = predictions.where(predictions.normal | (predictions.classes == kind))
+    for kind in split.normal if len(split.normal) > 1 else ():
+        groups[f"anomalous against {kind}"] = predictions.where(~predictions.normal | (predictions.classes == kind))
+    return groups
 
 
 def auroc(predictions: Predictions) -> dict[str, float | int | None]:
@@ -128,7 +142,7 @@ def realised(predictions: Predictions, target: float, threshold: float, hours: d
         "false_alerts_per_hour_by_record": per_record,
         "sensitivity": {
             kind: round(float(alerts[predictions.classes == kind].mean()), 4)
-            for kind in CLASSES
+            for kind in KINDS
             if (predictions.classes == kind).any() and not predictions.normal[predictions.classes == kind].any()
         },
     }

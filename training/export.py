@@ -1,4 +1,4 @@
-"""torch -> ONNX, with the checks that torch, ONNX and numpy say the same of real beats."""
+"""torch -> ONNX, with the checks that torch, ONNX and numpy say the same of real inputs."""
 
 import io
 import logging
@@ -14,7 +14,7 @@ from ecgwatch.scorer import TOLERANCE, difference
 from ecgwatch.tsne_map import ReferenceMap
 from training.models import BetaVAE, Serving
 
-PARITY_BEATS = 1000
+PARITY_INPUTS = 1000
 
 
 def to_onnx(model: BetaVAE, length: int) -> bytes:
@@ -39,7 +39,7 @@ def to_onnx(model: BetaVAE, length: int) -> bytes:
 
 
 def check_parity(model: BetaVAE, exported: bytes, x: np.ndarray) -> float:
-    """Return the largest difference between torch and onnxruntime on real beats, float32[n, length].
+    """Return the largest difference between torch and onnxruntime on real inputs, float32[n, length].
 
     Raises BundleError where it is above 1e-4.
     """
@@ -55,14 +55,14 @@ def check_parity(model: BetaVAE, exported: bytes, x: np.ndarray) -> float:
 def check_map(
     whole: bytes, reference_map: ReferenceMap, scales: tuple[Scale, Scale], alpha: float, x: np.ndarray
 ) -> float:
-    """Return the largest difference between the whole graph and numpy on real beats, float32[n, length].
+    """Return the largest difference between the whole graph and numpy on real inputs, float32[n, length].
 
     Raises BundleError where it is above 1e-4 (of the value, where that is above 1).
     """
     return _accepted("numpy and onnxruntime", difference(whole, reference_map, scales, alpha, x), len(x))
 
 
-def _accepted(who: str, found: float, beats: int) -> float:
+def _accepted(who: str, found: float, inputs: int) -> float:
     if not found <= TOLERANCE:
-        raise BundleError(f"{who} differ by {found:.2g} on {beats} beats; at most {TOLERANCE:g} is accepted")
+        raise BundleError(f"{who} differ by {found:.2g} on {inputs} inputs; at most {TOLERANCE:g} is accepted")
     return found

@@ -1,4 +1,4 @@
-"""The paper's networks (table 3, figure 7): TCN encoder, deconvolution decoder, and the beta-VAE around them.
+"""The paper's networks (table 3, figure 7): encoders and decoders of segments and of images, the beta-VAE around them.
 
 What the paper leaves open, decided here once:
 - Residual blocks hold two dilated causal convolutions (figure 7b, Bai et al. 2018); skip connections are summed
@@ -7,6 +7,9 @@ What the paper leaves open, decided here once:
 - 2,048 features become 512 channels x 4 steps: six layers of stride 2 then give 256 steps, cut to 187.
 - The last layer is linear: a ReLU there would stop learning wherever it outputs zero.
 - Latent size 10: with C = 25 nats about 11 dimensions carry something, however many there are (docs/training.md).
+- Images: every convolution halves the sides, padded by one ("same"): 28, 14, 7; so 32 channels of 7 x 7 are the 1,568
+  features that table 3 names, and two layers of stride 2 lead back to 28 x 28. The encoder's ReLU follows its last
+  dense layer too. Loss, latent size and linear last layer are those of the segments; the paper names none for images.
 """
 
 import itertools
@@ -20,6 +23,9 @@ DILATIONS = (1, 2, 4, 8, 16, 32)
 KERNEL = 4
 FILTERS = 64
 DROPOUT = 0.05
+IMAGE_SIDE = 28
+IMAGE_FILTERS = 32
+IMAGE_FEATURES = 128
 
 
 class ResidualBlock(nn.Module):
@@ -50,7 +56,7 @@ class ResidualBlock(nn.Module):
 
 
 class TCN(nn.Module):
-    """Temporal convolutional network read at its last time step: [n, 1, t] -> [n, filters].
+    """Temporal convolutional network read at its last time step: [n, t] -> [n, filters].
 
     aligned: compute only what the last step depends on. A layer of dilation d feeds the last step through every d-th
     of its steps, counted from the end; so each block runs with dilation 1 on that grid and hands on only the steps of
@@ -64,6 +70,7 @@ class TCN(nn.Module):
         self.aligned = aligned
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x[:, None, :]
         skips = []
         for number, (block, dilation) in enumerate(zip(self.blocks, DILATIONS, strict=True)):
             if not self.aligned:
@@ -77,7 +84,7 @@ class TCN(nn.Module):
 
 
 class Deconvolution(nn.Module):
-    """Table 3's decoder: [n, latent] -> [n, length]."""
+    """Table 3's decoder of segments: [n, latent] -> [n, length]."""
 
     def __init__(self, latent: int, length: int) -> None:
         super().__init__()
@@ -101,19 +108,71 @@ class Deconvolution(nn.Module):
         return self.deconvolve(self.dense(z).view(-1, 512, 4))[:, 0, : self.length]
 
 
-class BetaVAE(nn.Module):
-    """beta-VAE with a TCN encoder; x is [n, length]."""
+class ImageConvolution(nn.Module):
+    """Table 3's encoder of MNIST and Fashion-MNIST: [n, 784] -> [n, 128]."""
 
-    def __init__(self, length: int = 187, latent: int = 10, dropout: float = DROPOUT, aligned: bool = True) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.encoder = TCN(dropout=dropout, aligned=aligned)
-        self.mean = nn.Linear(FILTERS, latent)
-        self.log_variance = nn.Linear(FILTERS, latent)
-        self.decoder = Deconvolution(latent, length)
+        self.convolve = nn.Sequential(
+            nn.Conv2d(1, IMAGE_FILTERS, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(IMAGE_FILTERS, IMAGE_FILTERS, 3, stride=2, padding=1),
+            nn.ReLU(),
+        )
+        self.dense = nn.Sequential(
+            nn.Linear(IMAGE_FILTERS * 7 * 7, IMAGE_FEATURES),
+            nn.ReLU(),
+            nn.Linear(IMAGE_FEATURES, IMAGE_FEATURES),
+            nn.ReLU(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dense(self.convolve(x.view(-1, 1, IMAGE_SIDE, IMAGE_SIDE)).flatten(1))
+
+
+class ImageDeconvolution(nn.Module):
+    """Table 3's decoder of MNIST and Fashion-MNIST: [n, latent] -> [n, 784]."""
+
+    def __init__(self, latent: int) -> None:
+        super().__init__()
+        self.dense = nn.Sequential(
+            nn.Linear(latent, IMAGE_FEATURES),
+            nn.ReLU(),
+            nn.Linear(IMAGE_FEATURES, IMAGE_FILTERS * 7 * 7),
+            nn.ReLU(),
+        )
+        self.deconvolve = nn.Sequential(
+            nn.ConvTranspose2d(IMAGE_FILTERS, IMAGE_FILTERS, 3, stride=2, padding=1, output_padding=1),
+            nn.ReLU(),
+            nn.ConvTranspose2d(IMAGE_FILTERS, 1, 3, stride=2, padding=1, output_padding=1),
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.deconvolve(self.dense(z).view(-1, IMAGE_FILTERS, 7, 7)).flatten(1)
+
+
+class BetaVAE(nn.Module):
+    """beta-VAE around an encoder and a decoder; x is [n, length].
+
+    encoder: [n, length] -> [n, features]; mean, log_variance: [n, features] -> [n, latent]; decoder: back to x.
+    """
+
+    def __init__(
+        self,
+        encoder: TCN | ImageConvolution,
+        mean: nn.Linear,
+        log_variance: nn.Linear,
+        decoder: Deconvolution | ImageDeconvolution,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.mean = mean
+        self.log_variance = log_variance
+        self.decoder = decoder
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log variance of q(z|x), both [n, latent]."""
-        h = self.encoder(x[:, None, :])
+        h = self.encoder(x)
         return self.mean(h), self.log_variance(h)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -121,6 +180,34 @@ class BetaVAE(nn.Module):
         mean, log_variance = self.encode(x)
         z = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
         return self.decoder(z), mean, log_variance
+
+
+# Python makes the parts in the order written here: the same seed gives the same weights.
+
+
+def segment_model(length: int = 187, latent: int = 10, dropout: float = DROPOUT, aligned: bool = True) -> BetaVAE:
+    """Make the model of heartbeats."""
+    return BetaVAE(
+        TCN(dropout=dropout, aligned=aligned),
+        nn.Linear(FILTERS, latent),
+        nn.Linear(FILTERS, latent),
+        Deconvolution(latent, length),
+    )
+
+
+def image_model(latent: int = 10) -> BetaVAE:
+    """Make the model of MNIST and Fashion-MNIST."""
+    return BetaVAE(
+        ImageConvolution(),
+        nn.Linear(IMAGE_FEATURES, latent),
+        nn.Linear(IMAGE_FEATURES, latent),
+        ImageDeconvolution(latent),
+    )
+
+
+def make(dataset: str, length: int, latent: int) -> BetaVAE:
+    """Make the model of a data set; length: of its inputs."""
+    return segment_model(length, latent) if dataset == "arrhythmia" else image_model(latent)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""From beats and parameters to a bundle, step by step; each step leaves its result in the run folder."""
+"""From a data set and parameters to a bundle, step by step; each step leaves its result in the run folder."""
 
 import datetime
 import json
@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from ecgwatch import bundle as bundles
-from ecgwatch.beats import Contract
+from ecgwatch.beats import Contract, ImageContract
 from ecgwatch.bundle import FORMAT_VERSION, Bundle, Manifest, MapSettings
 from ecgwatch.scorer import Model
 from ecgwatch.tsne_map import ReferenceMap
 from training import calibrate, evaluate, export, reference_map, score_graph
-from training.datasets.arrhythmia import Beats, Split
+from training.datasets.dataset import Dataset, Split
 from training.models import BetaVAE, unit_latents
 from training.parameters import Parameters
 from training.train import fit, open_run, versions, write_atomically
@@ -30,6 +30,10 @@ PROTOCOLS = {
     "by-beat": (
         "the paper's 80/20 split by beat over all 48 records, stratified by class; training and test share patients, "
         "and neighbouring segments share samples; scaling and thresholds from a tenth of the training part"
+    ),
+    "by-image": (
+        "trained on nine tenths of the normal classes' official training images, scaling from the other tenth; tested "
+        "on all official test images; no image of another class trains or sets a scale"
     ),
 }
 
@@ -45,8 +49,8 @@ class Result:
 
 def run(
     parameters: Parameters,
-    contract: Contract,
-    beats: Beats,
+    contract: Contract | ImageContract,
+    data: Dataset,
     split: Split,
     folder: Path,
     on: torch.device,
@@ -57,23 +61,24 @@ def run(
     card: makes the model card from the manifest. Steps whose result is there already are taken from there when they
     are slow (training, t-SNE).
     """
+    inputs = contract.inputs
     open_run(folder, parameters)
-    model = fit(beats.x[split.train], beats.x[split.calibration], parameters, folder, on)
+    model = fit(data.x[split.train], data.x[split.calibration], parameters, folder, on)
     if parameters.unit_latents:
-        unit_latents(model, torch.from_numpy(beats.x[split.train]))
+        unit_latents(model, torch.from_numpy(data.x[split.train]))
     exported = export.to_onnx(model, contract.length)
-    compared = beats.x[split.calibration][: export.PARITY_BEATS]
+    compared = data.x[split.calibration][: export.PARITY_INPUTS]
     parity = export.check_parity(model, exported, compared)
-    print(f"torch and onnxruntime agree to {parity:.1g} on {len(compared)} beats")
+    print(f"torch and onnxruntime agree to {parity:.1g} on {len(compared)} {inputs}")
 
     encoder = Model(exported, provider="cpu", threads=0)
-    the_map = _map(folder, encoder, beats, split, parameters)
-    nse, distance = _terms(encoder, the_map, beats.x[split.calibration])
+    the_map = _map(folder, encoder, data, split, parameters)
+    nse, distance = _terms(encoder, the_map, data.x[split.calibration])
     scales = calibrate.scale(nse), calibrate.scale(distance)
     whole = score_graph.append_map(exported, the_map, scales, calibrate.ALPHA)
     map_parity = export.check_map(whole, the_map, scales, calibrate.ALPHA, compared)
-    print(f"numpy and onnxruntime agree on the map to {map_parity:.1g} on {len(compared)} beats")
-    normal_hours = _calibration_hours(beats, split)
+    print(f"numpy and onnxruntime agree on the map to {map_parity:.1g} on {len(compared)} {inputs}")
+    normal_hours = _calibration_hours(data, split)
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         name=f"{parameters.dataset}-{parameters.split}-{''.join(parameters.normal)}-seed{parameters.seed}",
@@ -89,11 +94,11 @@ def run(
         thresholds=calibrate.thresholds(nse, distance, scales, normal_hours),
         training={
             "parameters": asdict(parameters),
-            "records": sorted(set(beats.records[split.train].tolist())),
-            "beats": len(split.train),
-            "calibration_records": sorted(set(beats.records[split.calibration].tolist())),
-            "calibration_beats": len(split.calibration),
-            "calibration_hours": round(normal_hours, 3),
+            "records": sorted(set(data.records[split.train].tolist())),
+            inputs: len(split.train),
+            "calibration_records": sorted(set(data.records[split.calibration].tolist())),
+            f"calibration_{inputs}": len(split.calibration),
+            **({"calibration_hours": round(normal_hours, 3)} if data.hours else {}),
             "export_difference": parity,
             "map_difference": map_parity,
             "device": str(on),
@@ -103,10 +108,10 @@ def run(
         versions=versions(),
     )
     draft = bundles.save(folder / "bundle", manifest, whole, the_map, "")
-    print(f"scoring {len(split.test)} test beats")
-    predictions = evaluate.predict(draft, beats, split.test, split.normal)
+    print(f"scoring {len(split.test)} test {inputs}")
+    predictions = evaluate.predict(draft, data, split.test, split.normal)
     predictions.save(folder / "predictions.npz")
-    figures = evaluate.figures(predictions, split, draft, beats.hours)
+    figures = evaluate.figures(predictions, split, draft, data)
     write_atomically(folder / "figures.json", json.dumps(figures, indent=2))
     return Result(model, finish(folder / "bundle", draft, figures, card), predictions)
 
@@ -119,10 +124,10 @@ def finish(folder: Path, draft: Bundle, figures: dict[str, Any], card: Callable[
     return bundles.save(folder, manifest, draft.model, draft.map, card(manifest))
 
 
-def _map(folder: Path, encoder: Model, beats: Beats, split: Split, parameters: Parameters) -> ReferenceMap:
+def _map(folder: Path, encoder: Model, data: Dataset, split: Split, parameters: Parameters) -> ReferenceMap:
     """Fit the map, or take it from the folder where these latents were mapped before."""
-    chosen = split.train[reference_map.choose(beats.records[split.train], parameters.references, parameters.seed)]
-    latents = _encode(encoder, beats.x[chosen])[0]
+    chosen = split.train[reference_map.choose(data.records[split.train], parameters.references, parameters.seed)]
+    latents = _encode(encoder, data.x[chosen])[0]
     file = folder / "map.npz"
     if file.exists():
         with np.load(file, allow_pickle=False) as saved:
@@ -130,7 +135,7 @@ def _map(folder: Path, encoder: Model, beats: Beats, split: Split, parameters: P
                 return ReferenceMap(
                     saved["latents"], saved["positions"], saved["peers"], parameters.perplexity, float(saved["mean_z"])
                 )
-    print(f"t-SNE of {len(latents)} normal beats")
+    print(f"t-SNE of the latents of {len(latents)} references")
     made = reference_map.fit(latents, parameters.perplexity, parameters.seed)
     np.savez_compressed(
         file, latents=made.latents, positions=made.positions, peers=made.peer_distances, mean_z=made.mean_z, rows=chosen
@@ -148,11 +153,11 @@ def _encode(encoder: Model, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return latents, nse.astype(np.float64)
 
 
-def _calibration_hours(beats: Beats, split: Split) -> float:
+def _calibration_hours(data: Dataset, split: Split) -> float:
     """Hours of normal rhythm that the calibration beats cover: each record's time, in proportion to its beats."""
     total = 0.0
-    for record, hours in beats.hours.items():
-        there = int((beats.records == record).sum())
-        here = int((beats.records[split.calibration] == record).sum())
+    for record, hours in data.hours.items():
+        there = int((data.records == record).sum())
+        here = int((data.records[split.calibration] == record).sum())
         total += evaluate.normal_rhythm_hours(hours, here, there)
     return total

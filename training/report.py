@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
 # Okabe and Ito's colours, told apart by the colour-blind too
 CLASS_COLOURS = {"N": "#7f7f7f", "S": "#0072b2", "V": "#d55e00", "F": "#cc79a7", "Q": "#009e73"}
-CLASS_NAMES = {"N": "normal", "S": "supraventricular", "V": "ventricular", "F": "fusion", "Q": "paced, unknown"}
+CLASS_COLOURS |= {str(number): to_hex(colormaps["tab10"](number)) for number in range(10)}  # of images
 TERM_COLOURS = {"nse": "#0072b2", "distance": "#009e73", "score": "#d55e00"}
 TERM_NAMES = {"nse": "NSE (eq. 3)", "distance": "D (eq. 4)", "score": "S (eq. 2)"}
 LOSS_NAMES = {
@@ -33,8 +34,33 @@ _ROC_POINTS = 500
 
 
 @dataclass(frozen=True)
+class Words:
+    """What differs in words between reports of heartbeats and of images; owner: what owns a reference."""
+
+    one: str
+    owner: str
+    reconstructions: str
+    caution: str
+
+
+BEATS = Words(
+    "beat",
+    "patient",
+    "Test beats as the model sees them (from the R peak, scaled to [0, 1], padded with zeros) and what it makes of "
+    "them. Drawn at random, not chosen.",
+    " ecgwatch is no medical device.",
+)
+IMAGES = Words(
+    "image",
+    "class",
+    "Test images with their class and NSE; below each, what the model makes of it. Drawn at random, not chosen.",
+    "",
+)
+
+
+@dataclass(frozen=True)
 class Example:
-    """A beat and its reconstruction, float[length] each."""
+    """A beat or an image and its reconstruction, float[length] or float[height, width] each."""
 
     kind: str
     x: np.ndarray
@@ -56,11 +82,14 @@ class Table:
 class Report:
     """What a report shows.
 
-    losses: one row per epoch, keys as in LOSS_NAMES and `epoch`. examples: in the order shown. positions, owners: the
-    reference map, float[n, 2] and the record of each point. placed, kinds: evaluation beats in it, float[m, 2] and
-    AAMI class. terms: nse, distance, score of the beats under the ROC curves, float[k]; abnormal: bool[k], theirs.
+    names: of classes, in words. losses: one row per epoch, keys as in LOSS_NAMES and `epoch`. examples: in the order
+    shown. positions, owners: the reference map, float[n, 2] and the patient or class of each point. placed, kinds:
+    evaluation beats or images in it, float[m, 2] and class. terms: nse, distance, score of those under the ROC curves,
+    float[k]; abnormal: bool[k], theirs.
     """
 
+    words: Words
+    names: Mapping[str, str]
     title: str
     protocol: str
     losses: Sequence[Mapping[str, float]]
@@ -110,7 +139,9 @@ def losses_picture(report: Report) -> Figure:
 
 
 def reconstructions_picture(report: Report) -> Figure:
-    """Draw each example beat with its reconstruction over it."""
+    """Draw each example beat with its reconstruction over it, each example image with its own below."""
+    if report.examples and report.examples[0].x.ndim == 2:
+        return _image_reconstructions(report.examples)
     columns = 4
     rows = max(1, -(-len(report.examples) // columns))
     figure = Figure(figsize=(11, 1.9 * rows), layout="constrained")
@@ -120,7 +151,7 @@ def reconstructions_picture(report: Report) -> Figure:
     for axes, example in zip(grid.flat, report.examples, strict=False):
         axes.plot(example.x, color="#333333", linewidth=1.2, label="input")
         axes.plot(example.y, color="#d55e00", linewidth=1.2, label="reconstruction")
-        axes.set_title(f"{_class_name(example.kind)}: NSE {example.nse:.3f}", fontsize=9)
+        axes.set_title(f"{_class_name(report, example.kind)}: NSE {example.nse:.3f}", fontsize=9)
         _light(axes)
     if report.examples:
         grid.flat[0].legend(frameon=False, fontsize=8)
@@ -128,35 +159,52 @@ def reconstructions_picture(report: Report) -> Figure:
     return figure
 
 
-def map_picture(report: Report) -> Figure:
-    """Draw the reference map twice: with evaluation beats by class, and by the patient of each reference.
+def _image_reconstructions(examples: Sequence[Example]) -> Figure:
+    columns = 10
+    rows = -(-len(examples) // columns)
+    figure = Figure(figsize=(11, 2.5 * rows), layout="constrained")
+    grid = figure.subplots(2 * rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for number, example in enumerate(examples):
+        row, column = divmod(number, columns)
+        above, below = grid[2 * row, column], grid[2 * row + 1, column]
+        above.imshow(example.x, cmap="gray", vmin=0, vmax=1)
+        below.imshow(example.y, cmap="gray", vmin=0, vmax=1)
+        above.set_title(f"{example.kind}: {example.nse:.3f}", fontsize=8)
+    return figure
 
-    A beat that lies far outside is drawn at the edge of the picture, in its direction.
+
+def map_picture(report: Report) -> Figure:
+    """Draw the reference map twice: with evaluation beats or images by class, and by the owner of each reference.
+
+    One that lies far outside is drawn at the edge of the picture, in its direction.
     """
     figure = Figure(figsize=(11, 5.2), layout="constrained")
-    by_class, by_patient = figure.subplots(1, 2)
+    by_class, by_owner = figure.subplots(1, 2)
     by_class.scatter(*report.positions.T, s=2, color="#dddddd", linewidths=0, rasterized=True)
     middle, reach = _extent(report.positions)
     inside = _pull_in(report.placed, middle, 1.5 * reach)
-    for kind in (kind for kind in CLASS_COLOURS if kind in report.kinds):  # N first, so that it hides nothing
+    for kind in dict.fromkeys(report.kinds.tolist()):  # normal ones come first, so that they hide nothing
         rows = report.kinds == kind
-        label = f"{_class_name(kind)} ({rows.sum()})"
+        label = f"{_class_name(report, kind)} ({rows.sum()})"
         by_class.scatter(*inside[rows].T, s=5, color=CLASS_COLOURS[kind], linewidths=0, alpha=0.6, label=label)
-    by_class.set_title("evaluation beats, by class; light grey: reference beats", fontsize=10)
-    records = np.unique(report.owners)
-    for number, record in enumerate(records):
-        points = report.positions[report.owners == record].T
-        colour = colormaps["hsv"](number / len(records))
-        by_patient.scatter(*points, s=2, color=colour, linewidths=0, label=record, rasterized=True)
-    by_patient.set_title("reference beats, by patient", fontsize=10)
-    for axes in (by_class, by_patient):
+    many = f"{report.words.one}s"
+    by_class.set_title(f"evaluation {many}, by class; light grey: reference {many}", fontsize=10)
+    owners = np.unique(report.owners).tolist()
+    for number, owner in enumerate(owners):
+        points = report.positions[report.owners == owner].T
+        colour = CLASS_COLOURS.get(owner, colormaps["hsv"](number / len(owners)))
+        by_owner.scatter(*points, s=2, color=colour, linewidths=0, label=owner, rasterized=True)
+    by_owner.set_title(f"reference {many}, by {report.words.owner}", fontsize=10)
+    for axes in (by_class, by_owner):
         axes.set_aspect("equal")
         axes.set_xlim(middle[0] - 1.6 * reach, middle[0] + 1.6 * reach)
         axes.set_ylim(middle[1] - 1.6 * reach, middle[1] + 1.6 * reach)
         axes.set_xticks([])
         axes.set_yticks([])
     by_class.legend(fontsize=8, markerscale=2.5, loc="lower left")
-    by_patient.legend(fontsize=6, markerscale=4, ncols=-(-len(records) // 24), loc="upper left", frameon=False)
+    by_owner.legend(fontsize=6, markerscale=4, ncols=-(-len(owners) // 24), loc="upper left", frameon=False)
     return figure
 
 
@@ -170,8 +218,8 @@ def roc_picture(report: Report) -> Figure:
         shown = np.unique(np.linspace(0, len(false_rate) - 1, _ROC_POINTS).round().astype(int))
         label = f"{TERM_NAMES[name]}: {roc_auc_score(report.abnormal, values):.3f}"
         axes.plot(false_rate[shown], true_rate[shown], color=TERM_COLOURS[name], label=label)
-    axes.set_xlabel("false alert rate: share of normal beats")
-    axes.set_ylabel("sensitivity: share of abnormal beats")
+    axes.set_xlabel(f"false alert rate: share of normal {report.words.one}s")
+    axes.set_ylabel(f"sensitivity: share of abnormal {report.words.one}s")
     axes.set_aspect("equal")
     axes.legend(loc="lower right", title="area under the curve", fontsize=9)
     _light(axes)
@@ -184,8 +232,8 @@ def _light(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def _class_name(kind: str) -> str:
-    return f"{kind}, {CLASS_NAMES[kind]}" if kind in CLASS_NAMES else kind
+def _class_name(report: Report, kind: str) -> str:
+    return f"{kind}, {name}" if (name := report.names[kind]) else kind
 
 
 def _extent(positions: np.ndarray) -> tuple[np.ndarray, float]:
@@ -223,27 +271,26 @@ th:first-child, td:first-child { text-align: left; } th { border-bottom: 2px sol
 
 
 def _page(report: Report, images: Mapping[str, bytes]) -> str:
-    title = html.escape(report.title)
+    title, one = html.escape(report.title), report.words.one
     parts = [
         f"<h1>{title}</h1>",
-        f'<p class="note">{html.escape(report.protocol.rstrip("."))}. ecgwatch is no medical device.</p>',
+        f'<p class="note">{html.escape(report.protocol.rstrip("."))}.{report.words.caution}</p>',
         *map(_table, report.tables),
-        _picture("ROC curves", "roc.png", images, "Test beats, each term of the score by itself and both together."),
+        _picture("ROC curves", "roc.png", images, f"Test {one}s, each term of the score by itself and both together."),
         _picture(
             "Reference map",
             "map.png",
             images,
-            "Every point is a beat. Distances to the nearest reference beat are the term D; a beat far outside is "
-            "drawn at the edge. How far clusters lie apart means little in a t-SNE map.",
+            f"One point for each {one}. Distances to the nearest reference {one} are the term D; what lies far outside "
+            "is drawn at the edge. How far clusters lie apart means little in a t-SNE map.",
         ),
         _picture(
             "Reconstructions",
             "reconstructions.png",
             images,
-            "Test beats as the model sees them (from the R peak, scaled to [0, 1], padded with zeros) and what it "
-            "makes of them. Drawn at random, not chosen.",
+            report.words.reconstructions,
         ),
-        _picture("Training", "losses.png", images, "Means over each epoch; the held-out beats choose nothing."),
+        _picture("Training", "losses.png", images, f"Means over each epoch; the held-out {one}s choose nothing."),
         _table(Table("Parameters", "", ("parameter", "value"), [(k, _plain(v)) for k, v in report.parameters.items()])),
         _table(Table("Versions", "", ("library", "version"), list(report.versions.items()))),
     ]

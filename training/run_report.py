@@ -6,76 +6,88 @@ import msgspec
 import numpy as np
 import torch
 
+from ecgwatch.beats import ImageContract
 from ecgwatch.scorer import Model
 from training import report
-from training.datasets.arrhythmia import CLASSES, Beats, Split
+from training.datasets.dataset import Dataset, Split
 from training.evaluate import TERMS, evaluated
 from training.parameters import Parameters
 from training.pipeline import Result
 from training.train import checkpoint_losses
 
 EXAMPLES = {"N": 6}  # of each class; the others get two
-DRAWN_NORMAL, DRAWN_ABNORMAL = 1500, 300  # evaluation beats in the picture of the map, the latter per class
+DRAWN_NORMAL, DRAWN_ABNORMAL = 1500, 300  # of the evaluation in the picture of the map, the latter per class
+BEATS_ONLY = ("keep_mixed_windows", "rr_window")  # parameters that say nothing of images
 
 
-def write(folder: Path, parameters: Parameters, beats: Beats, split: Split, result: Result) -> Path:
+def write(folder: Path, parameters: Parameters, data: Dataset, split: Split, result: Result) -> Path:
     """Write the run's pictures and `report.html`; return the page."""
+    of_images = isinstance(result.bundle.manifest.contract, ImageContract)
+    words = report.IMAGES if of_images else report.BEATS
     with np.load(folder / "map.npz", allow_pickle=False) as saved:
-        owners = beats.records[saved["rows"]]
-    rows, kinds = _drawn(beats, split)
+        owners = (data.classes if of_images else data.records)[saved["rows"]]
+    shown = {k: v for k, v in msgspec.to_builtins(parameters).items() if not (of_images and k in BEATS_ONLY)}
+    rows, kinds = _drawn(data, split)
     encoder = Model(result.bundle.model, provider="cpu", threads=0)
     predictions = evaluated(result.predictions, split)  # the area under the curves is then that of the tables
     return report.write(
         folder,
         report.Report(
+            words=words,
+            names=data.kinds,
             title=result.bundle.manifest.name,
             protocol=result.bundle.manifest.protocol["text"],
             losses=checkpoint_losses(folder / "checkpoint.safetensors"),
-            examples=_examples(beats, split, result),
+            examples=_examples(data, split, result),
             positions=result.bundle.map.positions,
             owners=owners,
-            placed=result.bundle.map.place(encoder.run(beats.x[rows])[0]),
+            placed=result.bundle.map.place(encoder.run(data.x[rows])[0]),
             kinds=kinds,
             terms={term: getattr(predictions, term) for term in TERMS},
             abnormal=~predictions.normal,
-            tables=_tables(result.bundle.manifest.figures),
-            parameters=msgspec.to_builtins(parameters),
+            tables=_tables(result.bundle.manifest.figures, words.one),
+            parameters=shown,
             versions=result.bundle.manifest.versions,
         ),
     )
 
 
-def _drawn(beats: Beats, split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """Test beats for the picture: a random draw of each class."""
+def _drawn(data: Dataset, split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """Test beats or images for the picture: a random draw of each class, normal ones first."""
     rng = np.random.default_rng(0)
-    of_class = {kind: rng.permutation(split.test[beats.classes[split.test] == kind]) for kind in CLASSES}
-    chosen = {kind: rows[: DRAWN_NORMAL if kind in split.normal else DRAWN_ABNORMAL] for kind, rows in of_class.items()}
+    of_class = {kind: rng.permutation(split.test[data.classes[split.test] == kind]) for kind in data.kinds}
+    count = {kind: DRAWN_NORMAL // len(split.normal) if kind in split.normal else DRAWN_ABNORMAL for kind in of_class}
+    ordered = sorted(of_class, key=lambda kind: kind not in split.normal)
+    chosen = {kind: of_class[kind][: count[kind]] for kind in ordered}
     return np.concatenate(list(chosen.values())), np.repeat(list(chosen), [len(rows) for rows in chosen.values()])
 
 
 @torch.no_grad()
-def _examples(beats: Beats, split: Split, result: Result) -> list[report.Example]:
-    """Random test beats of each class with their reconstructions through the latent mean."""
+def _examples(data: Dataset, split: Split, result: Result) -> list[report.Example]:
+    """Random test beats or images of each class with their reconstructions through the latent mean."""
+    contract = result.bundle.manifest.contract
+    shape = (contract.height, contract.width) if isinstance(contract, ImageContract) else (contract.length,)
     rng = np.random.default_rng(0)
     examples = []
-    for kind in CLASSES:
-        rows = split.test[beats.classes[split.test] == kind]
-        x = beats.x[rng.permutation(rows)[: EXAMPLES.get(kind, 2)]]
+    for kind in data.kinds:
+        rows = split.test[data.classes[split.test] == kind]
+        x = data.x[rng.permutation(rows)[: EXAMPLES.get(kind, 2)]]
         if len(x):
             y = result.model.decoder(result.model.encode(torch.from_numpy(x))[0]).numpy()
             nse = ((x - y) ** 2).sum(axis=1) / (x**2).sum(axis=1)
-            examples += [report.Example(kind, *parts) for parts in zip(x, y, nse.tolist(), strict=True)]
+            pairs = zip(x.reshape(-1, *shape), y.reshape(-1, *shape), nse.tolist(), strict=True)
+            examples += [report.Example(kind, *parts) for parts in pairs]
     return examples
 
 
-def _tables(figures: dict) -> list[report.Table]:
-    columns = ("NSE", "D", "S", "normal beats", "abnormal beats")
+def _tables(figures: dict, one: str) -> list[report.Table]:
+    columns = ("NSE", "D", "S", f"normal {one}s", f"abnormal {one}s")
     keys = ("nse", "distance", "score", "normal", "abnormal")
     tables = [
         report.Table(
             "AUROC",
             "normal against the rest",
-            ("beats", *columns),
+            (f"{one}s", *columns),
             [(n, *(r[k] for k in keys)) for n, r in figures["auroc"].items()],
         )
     ]
@@ -87,7 +99,7 @@ def _tables(figures: dict) -> list[report.Table]:
             )
         )
     if "alerts" in figures:
-        kinds = sorted(figures["alerts"][0]["sensitivity"], key=CLASSES.index) if figures["alerts"] else []
+        kinds = list(figures["alerts"][0]["sensitivity"]) if figures["alerts"] else []
         rows = [
             (f"{r['target_per_hour']:g}", r["false_alerts_per_hour"], *(r["sensitivity"][kind] for kind in kinds))
             for r in figures["alerts"]

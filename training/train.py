@@ -19,11 +19,11 @@ from tqdm import tqdm
 
 from ecgwatch.errors import ConfigError
 from training.losses import beta_vae_loss, capacity
-from training.models import BetaVAE
+from training.models import BetaVAE, make
 from training.parameters import Parameters
 
 COOLING = 0.1  # share of the learning rate in the cool-down
-WATCHED = 2000  # beats that the loss printed beside the training loss is taken from
+WATCHED = 2000  # beats or images that the loss printed beside the training loss is taken from
 LIBRARIES = ("torch", "numpy", "openTSNE", "wfdb", "onnx", "onnxruntime-gpu", "ecgwatch")
 
 
@@ -70,12 +70,12 @@ def fit(
 ) -> BetaVAE:
     """Train a beta-VAE, from the folder's checkpoint where there is one.
 
-    x_train: float32[n, length], normal beats. x_watch: normal beats that only a loss is printed of; no choice
+    x_train: float32[n, length], normal beats or images. x_watch: normal ones that only a loss is printed of; no choice
     depends on them. stop_after: end after so many epochs in all, as an interruption would. Returns the model in
     evaluation mode, on the CPU.
     """
     seed_all(parameters.seed, 0)
-    model = BetaVAE(x_train.shape[1], parameters.latent).to(on)
+    model = make(parameters.dataset, x_train.shape[1], parameters.latent).to(on)
     optimizer = torch.optim.Adam(model.parameters(), lr=parameters.learning_rate, fused=True)
     epochs = parameters.epochs + parameters.cooldown
     done, losses = _resume(folder, model, optimizer)

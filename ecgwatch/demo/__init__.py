@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.live import Live
 
 from ecgwatch import bundle, config
+from ecgwatch.beats import of_heartbeats
 from ecgwatch.broker import embedded_broker
 from ecgwatch.demo import view
 from ecgwatch.demo.plan import EXCERPTS, Planned, beds, planned, read
@@ -61,6 +62,7 @@ def run(
     log: Sequence[str] = ()
     tally = Tally({item.beat.id: item.truth for item in plan})
     loaded = bundle.load(settings.model.bundle)
+    of_heartbeats(loaded.manifest.contract)
     # a threshold for the ward would show next to nothing within a minute
     rate = rate or max(threshold.false_alerts_per_hour for threshold in loaded.manifest.thresholds)
     facts = _facts(loaded, rate, patients, speed)

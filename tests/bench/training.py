@@ -8,7 +8,7 @@ import torch
 from tests.bench.measure import Figure
 from tests.bench.stages import sample
 from training.losses import beta_vae_loss
-from training.models import BetaVAE
+from training.models import segment_model
 from training.parameters import Parameters
 
 STEPS = 8
@@ -33,7 +33,9 @@ def _steps() -> tuple[float, float]:
     """Return the CPU time of a step, plain and stride-aligned, milliseconds."""
     parameters = Parameters()
     x = torch.from_numpy(sample(parameters.batch))
-    models = {aligned: BetaVAE(x.shape[1], parameters.latent, aligned=aligned).train() for aligned in (False, True)}
+    models = {
+        aligned: segment_model(x.shape[1], parameters.latent, aligned=aligned).train() for aligned in (False, True)
+    }
     optimizers = {
         aligned: torch.optim.Adam(model.parameters(), lr=parameters.learning_rate, fused=True)
         for aligned, model in models.items()

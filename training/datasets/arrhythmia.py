@@ -3,21 +3,23 @@
 Two protocols. `inter-patient`: de Chazal's DS1 and DS2 (IEEE TBME 2004), paced records out; every fourth DS1 record is
 held out from training and map, for scaling and thresholds. `by-beat`: the paper's 80/20 over all records, patients
 shared between both parts; a tenth of the training part sets scaling and thresholds.
+
+The records: Goldberger et al. 2000, Moody & Mark 2001; Open Data Commons Attribution.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from ecgwatch.beats import Contract, median_rr_s, prepare, segment_length, segments
-from ecgwatch.errors import DataError
 from ecgwatch.messages import Beat
 from ecgwatch.records import Record, beats_of, read_wfdb
+from training.datasets.dataset import Dataset, Split, SplitName, check_normal
+from training.datasets.download import Release
+from training.parameters import CLASSES
 
-CLASSES = ("N", "S", "V", "F", "Q")
+KINDS = CLASSES["arrhythmia"]
 PACED = ("102", "104", "107", "217")
 DS1 = (
     "101",
@@ -72,41 +74,20 @@ SAME_PERSON_AS_IN_DS2 = ("201",)
 ELIGIBLE_DS1 = tuple(name for name in DS1 if name not in SAME_PERSON_AS_IN_DS2)
 CALIBRATION = ELIGIBLE_DS1[::4]  # a rule, not a choice: made before any model was trained
 RECORDS = tuple(sorted(DS1 + DS2 + PACED))
-
-SplitName = Literal["inter-patient", "by-beat"]
-
-
-@dataclass(frozen=True)
-class Beats:
-    """Beats as model inputs, with where each came from.
-
-    x: float32[n, 187]; classes: '<U1'[n] AAMI; records: '<U8'[n]; samples: int64[n], R in the record;
-    clean: bool[n], the window holds no beat of another class than those named normal; hours: signal time per record.
-    """
-
-    x: np.ndarray
-    classes: np.ndarray
-    records: np.ndarray
-    samples: np.ndarray
-    clean: np.ndarray
-    hours: dict[str, float]
-
-    def __len__(self) -> int:
-        return len(self.x)
+SUMS = "SHA256SUMS.txt"
+MITDB = Release(
+    title="MIT-BIH records",
+    edition="release 1.0.0",
+    url="https://physionet.org/files/mitdb/1.0.0",
+    folder="mitdb",
+    # the list of hashes is itself known by its hash: a changed list is refused like a changed record
+    hashes={SUMS: "b61158a96d5f2ca80edfb354a9a66a6324836c390a84e1966dcee2b907d6be43"},
+    listing=SUMS,
+    listed=tuple(f"{record}.{suffix}" for record in RECORDS for suffix in ("hea", "dat", "atr")),
+)
 
 
-@dataclass(frozen=True)
-class Split:
-    """Positions in Beats. train: fits model and map; calibration: scaling and thresholds; test: figures only."""
-
-    name: SplitName
-    normal: tuple[str, ...]
-    train: np.ndarray
-    calibration: np.ndarray
-    test: np.ndarray
-
-
-def load(folder: Path, contract: Contract, normal: Sequence[str], names: Sequence[str] = RECORDS) -> Beats:
+def load(folder: Path, contract: Contract, normal: Sequence[str], names: Sequence[str] = RECORDS) -> Dataset:
     """Read records and make model inputs of all their beats that can be scored.
 
     folder: holds the WFDB files. Raises DataError for a missing file.
@@ -115,17 +96,17 @@ def load(folder: Path, contract: Contract, normal: Sequence[str], names: Sequenc
     return join(parts)
 
 
-def join(parts: Sequence[Beats]) -> Beats:
+def join(parts: Sequence[Dataset]) -> Dataset:
     """Put the beats of several records into one."""
     x, classes, records, samples, clean = (
         np.concatenate([getattr(part, field) for part in parts])
         for field in ("x", "classes", "records", "samples", "clean")
     )
     hours = {name: hours for part in parts for name, hours in part.hours.items()}
-    return Beats(x, classes, records, samples, clean, hours)
+    return Dataset(x, classes, records, samples, clean, hours, KINDS)
 
 
-def record_beats(record: Record, contract: Contract, normal: Sequence[str]) -> Beats:
+def record_beats(record: Record, contract: Contract, normal: Sequence[str]) -> Dataset:
     """Make model inputs of one record's beats, through the code that the worker uses."""
     beats = beats_of(record, record.name)
     if contract.rr_window == "centred":
@@ -133,13 +114,14 @@ def record_beats(record: Record, contract: Contract, normal: Sequence[str]) -> B
     else:
         x, kept, _ = prepare(beats, contract)
     classes = record.classes
-    return Beats(
+    return Dataset(
         x,
         classes[kept],
         np.full(len(kept), record.name, "<U8"),
         record.r_samples[kept],
         _clean(record, beats, contract, np.isin(classes, list(normal)))[kept],
         {record.name: len(record.signal) / record.fs_hz / 3600},
+        KINDS,
     )
 
 
@@ -172,24 +154,15 @@ def _clean(record: Record, beats: Sequence[Beat], contract: Contract, is_normal:
     return abnormal_before[last] == abnormal_before[np.arange(len(beats))]
 
 
-def check_normal(normal: Sequence[str]) -> None:
-    """Raise DataError where `normal` is empty or names a class that is none."""
-    unknown = set(normal) - set(CLASSES)
-    if unknown or not normal:
-        raise DataError(
-            f"normal classes must be some of {', '.join(CLASSES)}; got {', '.join(sorted(unknown)) or 'none'}"
-        )
-
-
 def split(
-    beats: Beats, name: SplitName, normal: Sequence[str], keep_mixed_windows: bool = False, seed: int = 0
+    beats: Dataset, name: SplitName, normal: Sequence[str], keep_mixed_windows: bool = False, seed: int = 0
 ) -> Split:
     """Assign beats to training, calibration and test.
 
     normal: classes that train. keep_mixed_windows: also train on normal beats whose window holds an abnormal one
     (parity with the paper's data). seed: of the by-beat draw. Raises DataError for an unknown class.
     """
-    check_normal(normal)
+    check_normal(normal, KINDS)
     usable = np.isin(beats.classes, list(normal)) & (beats.clean | keep_mixed_windows)
     if name == "inter-patient":
         trains = np.isin(beats.records, [record for record in ELIGIBLE_DS1 if record not in CALIBRATION])
@@ -200,7 +173,7 @@ def split(
         return Split(name, tuple(normal), *(np.flatnonzero(m) for m in (trains & usable, normal_there, tests)))
     rng = np.random.default_rng(seed)
     is_test = np.zeros(len(beats), bool)
-    for kind in CLASSES:  # stratified, as the published 80/20 split is
+    for kind in KINDS:  # stratified, as the published 80/20 split is
         of_kind = rng.permutation(np.flatnonzero(beats.classes == kind))
         is_test[of_kind[: round(0.2 * len(of_kind))]] = True
     calibrates = ~is_test & (rng.random(len(beats)) < 0.1) & np.isin(beats.classes, list(normal))

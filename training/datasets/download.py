@@ -1,13 +1,15 @@
-"""The MIT-BIH Arrhythmia Database, from the data directory or from PhysioNet; every file verified.
+"""Published files, from the data directory or from their publisher; every file verified.
 
-Goldberger et al. 2000, Moody & Mark 2001; Open Data Commons Attribution. `wfdb.dl_database` neither resumes nor
-verifies, hence this. requests rather than urllib: one kept connection serves 145 files (a TLS handshake each would
-take longer than the data).
+`wfdb.dl_database` and torchvision's downloads are not resumed, hence this. requests rather than urllib: one kept
+connection serves 145 files (a TLS handshake each would take longer than the data).
 """
 
+import gzip
 import hashlib
 import time
-from collections.abc import Iterable, Mapping
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,72 +18,104 @@ from tqdm import tqdm
 from urllib3.exceptions import NewConnectionError
 
 from ecgwatch.errors import DataError
-from training.datasets.arrhythmia import RECORDS
-
-MITDB = "https://physionet.org/files/mitdb/1.0.0"
-SUMS = "SHA256SUMS.txt"
-# Release 1.0.0's list of hashes is itself known by its hash: a changed list is refused like a changed record.
-SUMS_SHA256 = "b61158a96d5f2ca80edfb354a9a66a6324836c390a84e1966dcee2b907d6be43"
-FILES = tuple(f"{record}.{suffix}" for record in RECORDS for suffix in ("hea", "dat", "atr"))
 
 ATTEMPTS = 4  # per file; each goes on where the last broke off
 TIMEOUT_S = 30.0  # without a byte
 _CHUNK_BYTES = 1 << 12  # what a break may cost: an incomplete chunk is lost
-_SETTING = (
-    "set the data directory ([data] directory in config.toml, ECGWATCH_DATA_DIRECTORY or --data) to a folder that "
-    "holds mitdb/ with these files"
-)
 
 
-def ensure_mitdb(
-    folder: Path,
-    *,
-    offline: bool = False,
-    base_url: str = MITDB,
-    files: Iterable[str] = FILES,
-    sums_sha256: str = SUMS_SHA256,
-    pause_s: float = 1.0,
-) -> Path:
+def sha256(file: Path) -> str:
+    """Return a file's SHA-256, hex."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def unpacked_sha256(file: Path) -> str:
+    """Return the SHA-256, hex, of what a gzip file unpacks to; "" where it is none, or is damaged."""
+    try:
+        with gzip.open(file) as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except (gzip.BadGzipFile, EOFError, zlib.error):
+        return ""
+
+
+@dataclass(frozen=True)
+class Release:
+    """Files as they were published, known by their SHA-256.
+
+    title, edition: in words, what they are and which ones; folder: their place in the data directory; hashes: by file
+    name; listing: one of these that lists the hashes of further files, `listed`; digest: what is hashed of a file.
+    """
+
+    title: str
+    edition: str
+    url: str
+    folder: str
+    hashes: Mapping[str, str]
+    listing: str = ""
+    listed: tuple[str, ...] = ()
+    digest: Callable[[Path], str] = sha256
+
+    @property
+    def setting(self) -> str:
+        """Say what else can be done about absent files."""
+        return (
+            "set the data directory ([data] directory in config.toml, ECGWATCH_DATA_DIRECTORY or --data) to a folder "
+            f"that holds {self.folder}/ with these files"
+        )
+
+
+def ensure(folder: Path, release: Release, *, offline: bool = False, pause_s: float = 1.0) -> Path:
     """Return `folder` with all files of the release in it, verified; those that are missing are downloaded.
 
     A folder that is whole is only read. A download that was interrupted is continued from its `.part` files. Files
     that are there and differ from the release are never overwritten. pause_s: before a second attempt at a file; it
     doubles each time. Raises DataError, one line that says what to do.
     """
-    wanted = tuple(files)
-    missing = [name for name in (SUMS, *wanted) if not (folder / name).is_file()]
+    missing = [name for name in (*release.hashes, *release.listed) if not (folder / name).is_file()]
     if missing and offline:
-        raise DataError(_absent(folder, missing, "and no download was wanted"))
+        raise DataError(_absent(folder, release, missing, "and no download was wanted"))
     try:
         with requests.Session() as session:
             # a compressed answer could be neither continued nor counted
             session.headers.update({"Accept-Encoding": "identity", "User-Agent": "ecgwatch"})
-            if SUMS in missing:
-                _fetch(session, f"{base_url}/{SUMS}", folder / SUMS, sums_sha256, pause_s)
-            hashes = _hashes(folder / SUMS, sums_sha256, wanted)
-            _verify(folder, {name: hashes[name] for name in wanted if name not in missing})
-            absent = [name for name in wanted if name in missing]
-            for name in (bar := tqdm(absent, unit="file", desc="MIT-BIH records", disable=not absent)):
-                bar.set_postfix_str(name)
-                _fetch(session, f"{base_url}/{name}", folder / name, hashes[name], pause_s)
+            _complete(session, folder, release, release.hashes, missing, pause_s)
+            if release.listed:
+                _complete(session, folder, release, _listed_hashes(folder, release), missing, pause_s)
     except requests.RequestException as error:
         still = [name for name in missing if not (folder / name).is_file()]
-        raise DataError(_absent(folder, still, f"and {_why(error, base_url)}")) from None
+        raise DataError(_absent(folder, release, still, f"and {_why(error, release.url)}")) from None
     except OSError as error:
-        raise DataError(f"MIT-BIH records: {error}; {_SETTING}") from None
+        raise DataError(f"{release.title}: {error}; {release.setting}") from None
     return folder
 
 
-def _absent(folder: Path, missing: list[str], why: str) -> str:
+def _complete(
+    session: requests.Session,
+    folder: Path,
+    release: Release,
+    hashes: Mapping[str, str],
+    missing: list[str],
+    pause_s: float,
+) -> None:
+    """Verify the files that are there, download the others."""
+    _verify(folder, release, {name: digest for name, digest in hashes.items() if name not in missing})
+    absent = [name for name in hashes if name in missing]
+    for name in (bar := tqdm(absent, unit="file", desc=release.title, disable=not absent)):
+        bar.set_postfix_str(name)
+        _fetch(session, release, folder / name, hashes[name], pause_s)
+
+
+def _absent(folder: Path, release: Release, missing: list[str], why: str) -> str:
     named = ", ".join(missing[:4]) + (", ..." if len(missing) > 4 else "")
     return (
-        f"MIT-BIH records: {len(missing)} of the release's files are missing in {folder} ({named}) {why}; "
-        f"run again where {urlsplit(MITDB).hostname} can be reached, or {_SETTING}"
+        f"{release.title}: {len(missing)} of the release's files are missing in {folder} ({named}) {why}; "
+        f"run again where {urlsplit(release.url).hostname} can be reached, or {release.setting}"
     )
 
 
-def _why(error: requests.RequestException, base_url: str) -> str:
-    host = urlsplit(base_url).netloc
+def _why(error: requests.RequestException, url: str) -> str:
+    host = urlsplit(url).netloc
     if error.response is not None:
         return f"{host} answered {error.response.status_code} {error.response.reason} for {error.response.url}"
     if isinstance(error, requests.Timeout):
@@ -91,35 +125,28 @@ def _why(error: requests.RequestException, base_url: str) -> str:
     return f"{host} could not be reached"
 
 
-def _hashes(file: Path, sums_sha256: str, wanted: tuple[str, ...]) -> Mapping[str, str]:
+def _listed_hashes(folder: Path, release: Release) -> Mapping[str, str]:
     """Read the release's list; lines are '<sha256> <name>'."""
-    if sha256(file) != sums_sha256:
-        raise DataError(f"{file} is not the list of release 1.0.0; remove it and run again")
+    file = folder / release.listing
     pairs = (line.split(maxsplit=1) for line in file.read_text(encoding="utf-8").splitlines())
     hashes = {name: digest for digest, name in pairs}
-    if unlisted := [name for name in wanted if name not in hashes]:
+    if unlisted := [name for name in release.listed if name not in hashes]:
         raise DataError(f"{file} does not list {', '.join(unlisted)}")
-    return hashes
+    return {name: hashes[name] for name in release.listed}
 
 
-def _verify(folder: Path, hashes: Mapping[str, str]) -> None:
-    """All 88 MB take a tenth of a second or two: no cache of what was verified, which could be wrong."""
-    if changed := [name for name, digest in hashes.items() if sha256(folder / name) != digest]:
+def _verify(folder: Path, release: Release, hashes: Mapping[str, str]) -> None:
+    """A hundred MB take a tenth of a second or two: no cache of what was verified, which could be wrong."""
+    if changed := [name for name, digest in hashes.items() if release.digest(folder / name) != digest]:
         raise DataError(
-            f"{len(changed)} files in {folder} differ from release 1.0.0 of the MIT-BIH records: {', '.join(changed)}; "
-            f"remove them and run again, or {_SETTING}"
+            f"{len(changed)} files in {folder} differ from {release.edition} of the {release.title}: "
+            f"{', '.join(changed)}; remove them and run again, or {release.setting}"
         )
 
 
-def sha256(file: Path) -> str:
-    """Return a file's SHA-256, hex."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def _fetch(session: requests.Session, url: str, file: Path, digest: str, pause_s: float) -> None:
+def _fetch(session: requests.Session, release: Release, file: Path, digest: str, pause_s: float) -> None:
     """Download one file; it gets its name when it is whole and verified."""
-    part = file.with_name(file.name + ".part")
+    url, part = f"{release.url}/{file.name}", file.with_name(file.name + ".part")
     for attempt in range(1, ATTEMPTS + 1):
         continued = part.exists()
         try:
@@ -129,13 +156,15 @@ def _fetch(session: requests.Session, url: str, file: Path, digest: str, pause_s
                 raise
             time.sleep(pause_s * 2 ** (attempt - 1))
             continue
-        if sha256(part) == digest:
+        if release.digest(part) == digest:
             part.replace(file)
             return
         part.unlink()
         if not continued:  # a part from elsewhere may have been wrong; a file in one piece was sent wrong
             break
-    raise DataError(f"{url}: the SHA-256 of what was sent is not the published one; run again later, or {_SETTING}")
+    raise DataError(
+        f"{url}: the SHA-256 of what was sent is not the published one; run again later, or {release.setting}"
+    )
 
 
 def _final(error: requests.RequestException) -> bool:

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from ecgwatch.errors import DataError
-from training.datasets.arrhythmia import CLASSES, Beats, Split, check_normal
+from training.datasets.arrhythmia import KINDS
+from training.datasets.dataset import Dataset, Split, check_normal
 
 LENGTH = 187
 FS_HZ = 125.0
@@ -42,34 +43,35 @@ def read(file: Path) -> tuple[np.ndarray, np.ndarray]:
         raise DataError(f"{file}:1: {values.shape[1]} numbers; a line is {LENGTH} values and a label")
     x, labels = values[:, :LENGTH], values[:, LENGTH]
     _refuse(file, np.any(~((x >= 0) & (x <= 1)), axis=1), "a value is outside [0, 1]")
-    _refuse(file, ~np.isin(labels, np.arange(len(CLASSES))), "the label is not one of 0, 1, 2, 3, 4")
+    _refuse(file, ~np.isin(labels, np.arange(len(KINDS))), "the label is not one of 0, 1, 2, 3, 4")
     _refuse(file, (x == 0).all(axis=1), "the segment is empty: all its values are 0")
-    counts = tuple(np.bincount(labels.astype(int), minlength=len(CLASSES)).tolist())
+    counts = tuple(np.bincount(labels.astype(int), minlength=len(KINDS)).tolist())
     if counts != PUBLISHED.get(file.name, counts):
-        said = ", ".join(f"{kind} {n}" for kind, n in zip(CLASSES, counts, strict=True))
-        published = ", ".join(f"{kind} {n}" for kind, n in zip(CLASSES, PUBLISHED[file.name], strict=True))
+        said = ", ".join(f"{kind} {n}" for kind, n in zip(KINDS, counts, strict=True))
+        published = ", ".join(f"{kind} {n}" for kind, n in zip(KINDS, PUBLISHED[file.name], strict=True))
         warnings.warn(f"{file} holds {said}; published were {published}", stacklevel=2)
-    return np.ascontiguousarray(x), np.array(CLASSES, "<U1")[labels.astype(int)]
+    return np.ascontiguousarray(x), np.array(list(KINDS), "<U1")[labels.astype(int)]
 
 
-def load(folder: Path) -> Beats:
-    """Read both files as Beats; 'records' are the files' names, samples the lines, every window counts as clean.
+def load(folder: Path) -> Dataset:
+    """Read both files as a Dataset; 'records' are the files' names, samples the lines, every window counts as clean.
 
     Raises DataError as `read` does.
     """
     parts = {name: read(folder / name) for name in (TRAIN, TEST)}
     x = np.concatenate([x for x, _ in parts.values()])
-    return Beats(
+    return Dataset(
         x,
         np.concatenate([classes for _, classes in parts.values()]),
         np.concatenate([np.full(len(x), name.removesuffix(".csv")) for name, (x, _) in parts.items()]),
         np.concatenate([np.arange(1, len(x) + 1) for x, _ in parts.values()]),
         np.ones(len(x), bool),
         {name.removesuffix(".csv"): hours(x) for name, (x, _) in parts.items()},
+        KINDS,
     )
 
 
-def load_split(folder: Path, normal: Sequence[str], seed: int = 0) -> tuple[Beats, Split]:
+def load_split(folder: Path, normal: Sequence[str], seed: int = 0) -> tuple[Dataset, Split]:
     """Read both files and assign their beats; see `load` and `split`."""
     beats = load(folder)
     return beats, split(beats, normal, seed)
@@ -81,12 +83,12 @@ def hours(x: np.ndarray) -> float:
     return float(signal.sum()) / FS_HZ / RR_FACTOR / 3600
 
 
-def split(beats: Beats, normal: Sequence[str], seed: int = 0) -> Split:
+def split(beats: Dataset, normal: Sequence[str], seed: int = 0) -> Split:
     """Assign the test file to test, a tenth of the training file's normal beats to calibration, the others to training.
 
     Raises DataError for an unknown class.
     """
-    check_normal(normal)
+    check_normal(normal, KINDS)
     is_normal = np.isin(beats.classes, list(normal))
     tests = beats.records == TEST.removesuffix(".csv")
     drawn = np.random.default_rng(seed).random(len(beats)) < CALIBRATION_SHARE

@@ -1,0 +1,52 @@
+"""What every data set becomes: model inputs with where each came from, and which of them train, calibrate and test."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ecgwatch.errors import DataError
+
+SplitName = Literal["inter-patient", "by-beat", "by-image"]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Model inputs (beats, images), with where each came from.
+
+    x: float32[n, length]; classes: '<U1'[n]; records: str[n], what each was taken from; samples: int64[n], where in the
+    record (of a beat: R); clean: bool[n], the window holds no beat of another class than those named normal; hours:
+    signal time per record; kinds: every class there may be, in the order shown, and its name.
+    """
+
+    x: np.ndarray
+    classes: np.ndarray
+    records: np.ndarray
+    samples: np.ndarray
+    clean: np.ndarray
+    hours: dict[str, float]
+    kinds: Mapping[str, str]
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Positions in a Dataset. train: fits model and map; calibration: scaling and thresholds; test: figures only."""
+
+    name: SplitName
+    normal: tuple[str, ...]
+    train: np.ndarray
+    calibration: np.ndarray
+    test: np.ndarray
+
+
+def check_normal(normal: Collection[str], kinds: Collection[str]) -> None:
+    """Raise DataError where `normal` is empty or names a class that is none of `kinds`."""
+    unknown = set(normal) - set(kinds)
+    if unknown or not normal:
+        raise DataError(
+            f"normal classes must be some of {', '.join(kinds)}; got {', '.join(sorted(unknown)) or 'none'}"
+        )
