@@ -3,15 +3,10 @@
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ecgwatch.beats import Contract, ImageContract
 from ecgwatch.config import Settings
 from ecgwatch.errors import ConfigError
 from training.parameters import CLASSES, Parameters, defaults
-
-if TYPE_CHECKING:
-    from training.datasets.dataset import Dataset, Split
 
 _NUMBERS = ("latent", "beta", "capacity", "epochs", "cooldown", "references", "perplexity", "seed")
 _HEARTBEATS_ONLY = ("csv", "split", "rr_window", "keep_mixed_windows")
@@ -127,6 +122,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     import torch
 
     from training import model_card, pipeline, run_report
+    from training.datasets.read import read
     from training.train import device
 
     wanted = parameters(args)
@@ -134,34 +130,9 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     on = device(args.device)
     torch.set_num_threads(args.threads or torch.get_num_threads())
     print(f"training on {on} ({torch.get_num_threads()} threads) into {folder}")
-    read = _heartbeats if wanted.dataset == "arrhythmia" else _images
-    contract, data, split = read(wanted, args, args.data or Path(settings.data.directory))
+    contract, data, split = read(wanted, args.data or Path(settings.data.directory), args.csv, args.offline)
     print(f"{len(split.train)} {contract.inputs} train, {len(split.calibration)} calibrate, {len(split.test)} test")
     result = pipeline.run(wanted, contract, data, split, folder, on, model_card.render)
     run_report.write(folder, wanted, data, split, result)
     print(f"bundle {folder / 'bundle'} ({result.bundle.sha256[:12]}), report {folder / 'report.html'}")
     return 0
-
-
-def _heartbeats(wanted: Parameters, args: argparse.Namespace, directory: Path) -> tuple[Contract, "Dataset", "Split"]:
-    from training.datasets import arrhythmia, download, heartbeat_csv
-
-    if args.csv:
-        beats = heartbeat_csv.load(args.csv)
-        return Contract(rr_window="centred", leads=()), beats, heartbeat_csv.split(beats, wanted.normal)
-    contract = Contract(rr_window=wanted.rr_window, leads=() if wanted.split == "by-beat" else Contract().leads)
-    names = arrhythmia.RECORDS if wanted.split == "by-beat" else arrhythmia.ELIGIBLE_DS1 + arrhythmia.DS2
-    records = download.ensure(directory / arrhythmia.MITDB.folder, arrhythmia.MITDB, offline=args.offline)
-    beats = arrhythmia.load(records, contract, wanted.normal, names)
-    # the by-beat draw is the same for all seeds: they tell how the training varies, not the test set
-    return contract, beats, arrhythmia.split(beats, wanted.split, wanted.normal, wanted.keep_mixed_windows)
-
-
-def _images(wanted: Parameters, args: argparse.Namespace, directory: Path) -> tuple[ImageContract, "Dataset", "Split"]:
-    from training.datasets import download, images
-
-    release = images.RELEASES[wanted.dataset]
-    files = download.ensure(directory / release.folder, release, offline=args.offline)
-    contract = ImageContract()
-    data = images.load(files, wanted.dataset, contract)
-    return contract, data, images.split(data, wanted.normal)  # the same draw for all seeds, as by beat

@@ -134,7 +134,7 @@ def losses_picture(report: Report) -> Figure:
         if "capacity" not in names:
             axes.set_yscale("log")
         axes.legend(frameon=False)
-        _light(axes)
+        light(axes)
     return figure
 
 
@@ -152,7 +152,7 @@ def reconstructions_picture(report: Report) -> Figure:
         axes.plot(example.x, color="#333333", linewidth=1.2, label="input")
         axes.plot(example.y, color="#d55e00", linewidth=1.2, label="reconstruction")
         axes.set_title(f"{_class_name(report, example.kind)}: NSE {example.nse:.3f}", fontsize=9)
-        _light(axes)
+        light(axes)
     if report.examples:
         grid.flat[0].legend(frameon=False, fontsize=8)
     figure.supxlabel("sample after the R peak", fontsize=9)
@@ -183,8 +183,8 @@ def map_picture(report: Report) -> Figure:
     figure = Figure(figsize=(11, 5.2), layout="constrained")
     by_class, by_owner = figure.subplots(1, 2)
     by_class.scatter(*report.positions.T, s=2, color="#dddddd", linewidths=0, rasterized=True)
-    middle, reach = _extent(report.positions)
-    inside = _pull_in(report.placed, middle, 1.5 * reach)
+    middle, reach = extent(report.positions)
+    inside = pull_in(report.placed, middle, 1.5 * reach)
     for kind in dict.fromkeys(report.kinds.tolist()):  # normal ones come first, so that they hide nothing
         rows = report.kinds == kind
         label = f"{_class_name(report, kind)} ({rows.sum()})"
@@ -222,11 +222,12 @@ def roc_picture(report: Report) -> Figure:
     axes.set_ylabel(f"sensitivity: share of abnormal {report.words.one}s")
     axes.set_aspect("equal")
     axes.legend(loc="lower right", title="area under the curve", fontsize=9)
-    _light(axes)
+    light(axes)
     return figure
 
 
-def _light(axes: Axes) -> None:
+def light(axes: Axes) -> None:
+    """Leave of the frame what is read."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#eeeeee")
     axes.set_axisbelow(True)
@@ -236,13 +237,13 @@ def _class_name(report: Report, kind: str) -> str:
     return f"{kind}, {name}" if (name := report.names[kind]) else kind
 
 
-def _extent(positions: np.ndarray) -> tuple[np.ndarray, float]:
+def extent(positions: np.ndarray) -> tuple[np.ndarray, float]:
     """Return the middle of a map and the half of its larger side."""
     low, high = positions.min(axis=0), positions.max(axis=0)
     return (low + high) / 2, float((high - low).max() / 2) or 1.0
 
 
-def _pull_in(places: np.ndarray, middle: np.ndarray, reach: float) -> np.ndarray:
+def pull_in(places: np.ndarray, middle: np.ndarray, reach: float) -> np.ndarray:
     """Move what lies outside a square of half side `reach` to its edge, along the line to the middle."""
     offset = places - middle
     return middle + offset / np.maximum(1, np.abs(offset).max(axis=1, keepdims=True) / reach)

@@ -11,8 +11,8 @@ share a chunk, so that the second TopK meets its values nearly in order, where i
 the k that are found are then taken afresh, by differences: what |r|^2 - 2 x r loses in float32, and how that depends on
 the size of the batch, touches the choice between references that are as good as equally far, and no value.
 
-From there on it is float64: sums run in another order in another batch, and exponents of up to 50 would make of the last
-digit of a float32 what a score shows. So a beat scores the same alone and among others (to 1e-6; it costs 5 us a beat).
+From there on it is float64: sums run in another order in another batch, and exponents of up to 50 would make of the
+last digit of a float32 what a score shows. So a beat scores the same alone and among others, to 1e-6.
 """
 
 import math

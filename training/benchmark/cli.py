@@ -9,7 +9,7 @@ from pathlib import Path
 from ecgwatch.config import Settings
 from ecgwatch.errors import ConfigError
 
-DATASETS = ("arrhythmia",)
+DATASETS = ("arrhythmia", "mnist", "fashion-mnist")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,12 +48,14 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 def _placement(args: argparse.Namespace, data: Path) -> None:
     from training import release
     from training.benchmark import pictures, placement, tables
+    from training.parameters import defaults
 
-    chosen = placement.experiments(args.dataset, args.quick)
+    chosen = placement.experiments(["arrhythmia"] if args.quick else args.dataset, args.quick)
     if args.only:
         chosen = [one for one in chosen if one.name in args.only]
     if not args.tables_only:
-        placement.run(chosen, release.parameters("by-beat"), data, args.runs, args.jobs)
+        base = {name: defaults(name) for name in args.dataset} | {"arrhythmia": release.parameters("by-beat")}
+        placement.run(chosen, base, data, args.runs, args.jobs)
     saved = [one for experiment in chosen if (one := tables.read(experiment, args.runs / experiment.name))]
     if not saved:
         raise ConfigError(f"--runs {args.runs} holds nothing to make tables of; run without --tables-only first")
@@ -92,14 +94,13 @@ def _references(args: argparse.Namespace, data: Path) -> None:
     import numpy as np
 
     from ecgwatch import bundle as bundles
-    from ecgwatch.beats import Contract
     from ecgwatch.scorer import Model
     from training.benchmark import pictures, references
-    from training.datasets import arrhythmia
+    from training.datasets.read import read
+    from training.parameters import Parameters
 
     bundle = bundles.load("default")
-    beats = arrhythmia.load(data / "mitdb", Contract(), ("N",), arrhythmia.ELIGIBLE_DS1)
-    split = arrhythmia.split(beats, "inter-patient", ("N",))
+    _, beats, split = read(Parameters(), data)
     choices = references.cross_validate(bundle, beats, split)
     latents = Model(bundle.model, "cpu", 0).run(beats.x[split.train])[0]
     x = np.ascontiguousarray(beats.x[split.calibration][: max(references.BATCHES)])

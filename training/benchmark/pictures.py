@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from training.benchmark import crowd, placements, references
 from training.benchmark.tables import JOINT, OURS, Row
+from training.report import extent, light, pull_in
 
 NORMAL, ABNORMAL, REFERENCE = "#0072b2", "#d55e00", "#d9d9d9"
 _DRAWN = 700  # points of each kind in a map
@@ -24,11 +24,9 @@ def maps(file: Path, ways: Mapping[str, placements.Placed], abnormal: np.ndarray
     for axes, (way, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
         placed = ways[way]
         axes.scatter(*placed.among.T, s=2, color=REFERENCE, linewidths=0, rasterized=True, label="references")
-        low, high = placed.among.min(axis=0), placed.among.max(axis=0)
-        middle, reach = (low + high) / 2, float((high - low).max()) / 2 * 1.6
+        middle, reach = extent(placed.among)
         for rows, colour, label in zip(shown, (NORMAL, ABNORMAL), ("normal", "abnormal"), strict=True):
-            offset = placed.places[rows] - middle
-            inside = middle + offset / np.maximum(1, np.abs(offset).max(axis=1, keepdims=True) / reach)
+            inside = pull_in(placed.places[rows], middle, 1.6 * reach)
             axes.scatter(*inside.T, s=5, color=colour, alpha=0.6, linewidths=0, label=f"{label} test points")
         axes.set_title(title, fontsize=10)
         axes.set_aspect("equal")
@@ -60,7 +58,7 @@ def ways(file: Path, rows: Sequence[Row], figure_of: str, name: str) -> None:
         axes.set_title(": ".join(task) if len({dataset for dataset, _ in tasks}) > 1 else task[1], fontsize=9)
         axes.set_yticks([-number for number in range(len(order))], order, fontsize=8)
         axes.tick_params(axis="x", labelsize=8)
-        _light(axes)
+        light(axes)
     figure.supxlabel(name, fontsize=9)
     _save(figure, file)
 
@@ -79,7 +77,7 @@ def crowds(file: Path, draws: Mapping[str, Sequence[crowd.Draw]]) -> None:
         axes.set_ylabel("AUROC of D")
         axes.set_title(task, fontsize=10)
         axes.legend(frameon=False, fontsize=8)
-        _light(axes)
+        light(axes)
     _save(figure, file)
 
 
@@ -98,14 +96,8 @@ def reference_curve(
     axes.set_xlabel(f"microseconds per beat, one core, batch {batch}")
     axes.set_ylabel("AUROC of S, patients left out of the map")
     axes.legend(frameon=False, title="references chosen", fontsize=8)
-    _light(axes)
+    light(axes)
     _save(figure, file)
-
-
-def _light(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="#eeeeee")
-    axes.set_axisbelow(True)
 
 
 def _save(figure: Figure, file: Path) -> None:

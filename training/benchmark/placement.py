@@ -7,10 +7,9 @@ Three steps, each saved: train a model (as `ecgwatch train` would, in the same r
 them in every way of `placements`. Tables and pictures are then made from what is saved (`tables`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
-from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ecgwatch.beats import Contract
 from training import reference_map, train
 from training.benchmark import placements
-from training.datasets import arrhythmia
+from training.datasets.read import read
 from training.models import BetaVAE, Serving, unit_latents
-from training.parameters import Parameters
+from training.parameters import CLASSES, Parameters
 
 REFERENCES = 5000  # as in the paper's maps (figure 3)
 TEST = 5000  # test points, at least, as there; all abnormal ones are among them
@@ -46,20 +44,15 @@ class Experiment:
     def name(self) -> str:
         """Return its folder's name; models of the release keep theirs."""
         said = {"arrhythmia": "by-beat"}.get(self.dataset, self.dataset)
-        absent = [one for one in classes(self.dataset) if one not in self.normal]
+        absent = [one for one in CLASSES[self.dataset] if one not in self.normal]
         which = "" if self.normal == ("N",) else f"anomaly-{''.join(absent)}-"
         return f"{said}-{which}{self.seed}" + ("-quick" if self.quick else "")
 
     @property
     def title(self) -> str:
         """Return what tables call it."""
-        absent = [one for one in classes(self.dataset) if one not in self.normal]
+        absent = [one for one in CLASSES[self.dataset] if one not in self.normal]
         return "N normal" if self.normal == ("N",) else f"{absent[0]} anomalous"
-
-
-def classes(dataset: str) -> tuple[str, ...]:
-    """Return the classes of a data set."""
-    return arrhythmia.CLASSES if dataset == "arrhythmia" else tuple("0123456789")
 
 
 def experiments(datasets: Sequence[str], quick: bool = False) -> list[Experiment]:
@@ -68,19 +61,19 @@ def experiments(datasets: Sequence[str], quick: bool = False) -> list[Experiment
     for dataset in datasets:
         if dataset == "arrhythmia":
             found += [Experiment(dataset, ("N",), seed, quick) for seed in ((0,) if quick else (0, 1, 2))]
-        every = classes(dataset)
+        every = tuple(CLASSES[dataset])
         found += [Experiment(dataset, tuple(c for c in every if c != one), 0, quick) for one in every]
     return found
 
 
-def run(chosen: Sequence[Experiment], base: Parameters, data: Path, runs: Path, jobs: int) -> None:
+def run(chosen: Sequence[Experiment], base: Mapping[str, Parameters], data: Path, runs: Path, jobs: int) -> None:
     """Do what is not done yet, several experiments at once, each on one core.
 
-    base: parameters of the models, but for data set, classes and seed; data: the data directory; runs: where the run
-    folders lie.
+    base: of each data set, parameters of the models, but for classes and seed; data: the data directory; runs: where
+    the run folders lie.
     """
     with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
-        waiting = {pool.submit(_all_steps, one, base, data, runs): one for one in chosen}
+        waiting = {pool.submit(_all_steps, one, base[one.dataset], data, runs): one for one in chosen}
         for number, done in enumerate(as_completed(waiting), 1):
             done.result()
             print(f"{number}/{len(chosen)} {waiting[done].name}", flush=True)
@@ -96,9 +89,10 @@ def _all_steps(experiment: Experiment, base: Parameters, data: Path, runs: Path)
 
 def encode(experiment: Experiment, base: Parameters, data: Path, folder: Path) -> None:
     """Train the model where it is not trained, and write `points.npz`: latents and NSE of all that is compared."""
-    x, kinds, split, groups = _data(experiment, data)
-    parameters = replace(base, dataset=experiment.dataset, normal=experiment.normal, seed=experiment.seed)
-    rows = split.train
+    parameters = replace(base, normal=experiment.normal, seed=experiment.seed)
+    _, inputs, split = read(parameters, data)
+    x, kinds, rows = inputs.x, inputs.classes, split.train
+    groups = inputs.records if experiment.dataset == "arrhythmia" else kinds  # references are drawn evenly from each
     if experiment.quick:
         parameters = replace(parameters, epochs=QUICK_EPOCHS, cooldown=QUICK_COOLDOWN)
         rows = rows[reference_map.choose(groups[rows], QUICK_BEATS, experiment.seed)]
@@ -153,18 +147,6 @@ def place(folder: Path, seed: int) -> None:
 def way_file(folder: Path, way: str) -> Path:
     """Return where a way's distances are saved."""
     return folder / f"placed {way}.npz"
-
-
-@cache
-def _beats(data: Path) -> arrhythmia.Beats:
-    return arrhythmia.load(data / "mitdb", Contract(leads=()), ("N",), arrhythmia.RECORDS)
-
-
-def _data(experiment: Experiment, data: Path) -> tuple[np.ndarray, np.ndarray, arrhythmia.Split, np.ndarray]:
-    """Return x float32[n, length], classes [n], the split, and the groups that references are drawn from evenly."""
-    beats = _beats(data)
-    split = arrhythmia.split(beats, "by-beat", experiment.normal, keep_mixed_windows=True)
-    return beats.x, beats.classes, split, beats.records
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from training import reference_map, score_graph
 from training.benchmark.auroc import auroc
 from training.benchmark.tables import scaled
 from training.calibrate import ALPHA
-from training.datasets import arrhythmia
+from training.datasets.dataset import Dataset, Split
 
 COUNTS = (500, 1000, 2000, 5000, 10_000, 20_000, 40_000)
 FOLDS = 4
@@ -77,7 +77,7 @@ WAYS: dict[str, Callable[[np.ndarray, np.ndarray, int, int], np.ndarray]] = {
 
 
 def cross_validate(
-    bundle: Bundle, beats: arrhythmia.Beats, split: arrhythmia.Split, counts: Sequence[int] = COUNTS, seed: int = 0
+    bundle: Bundle, beats: Dataset, split: Split, counts: Sequence[int] = COUNTS, seed: int = 0
 ) -> list[Choice]:
     """Return the figures of each way and count, over the folds of the split's training patients."""
     encoder = Model(bundle.model, provider="cpu", threads=0)
