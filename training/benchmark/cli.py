@@ -67,9 +67,15 @@ def _placement(args: argparse.Namespace, data: Path) -> None:
     suffix = "-quick" if args.quick else ""
     tables.write_csv(args.out / f"auroc{suffix}.csv", rows)
     tables.write_csv(args.out / f"differences{suffix}.csv", differences)
-    for figure, name in (("d", "AUROC of D"), ("s", "AUROC of S, alpha fixed"), ("s_best", "AUROC of S, best alpha")):
-        print(f"\n{name}\n\n{tables.markdown(rows, figure, args.dataset)}")
+    parts = []
+    for figure, name in tables.FIGURES.items():
+        parts.append(f"## {name}\n\n{tables.markdown(rows, figure, args.dataset)}")
         pictures.ways(args.out / f"{figure}{suffix}.png", rows, figure, name)
+    parts.append(f"## Virtual peers against the joint map and latent neighbours\n\n{tables.comparison(differences)}")
+    parts.append(f"## Alpha without labels\n\n{tables.alpha_gap(rows)}")
+    text = "\n\n".join([tables.PROTOCOL_QUICK if args.quick else tables.PROTOCOL, *parts]) + "\n"
+    (args.out / f"tables{suffix}.md").write_text(text, encoding="utf-8")
+    print(text)
     first = saved[0]
     if {tables.JOINT, tables.OURS} <= set(first.ways):
         pictures.maps(args.out / f"maps{suffix}.png", dict(first.ways), first.abnormal)

@@ -23,6 +23,22 @@ RECONSTRUCTION = "reconstruction alone"
 JOINT, LATENT, OURS = "joint map", "latent neighbours", "virtual peers"
 OURS_ALL, LATENT_ALL = "virtual peers, all references", "latent neighbours, all references"
 PLAIN = (LATENT, OURS)  # those that need no fit beyond the map
+FIGURES = {
+    "d": "AUROC of D alone",
+    "s": "AUROC of S, alpha fixed at 1/2, no anomaly used",
+    "s_best": "AUROC of S, best alpha on the test points (the paper's way)",
+}
+PROTOCOL = """# Placement: tables
+
+Written by `ecgwatch benchmark placement`; docs/placement.md says what they mean. ECG: split by beat (patients shared),
+models as in `training/release.py`; images: the official test images. 5,000 references unless the row says all; test
+points are all anomalies of the task and enough normal ones to make 5,000, at least 2,500; k = 1 (CSV: 1, 3, 5). "N normal"
+is the mean of three seeds, all else one seed. Scales of NSE and D come from 2,000 held-out normal points; for the joint
+map, D's from its references among each other. Intervals: 95 %, 1,000 paired bootstrap samples of the test points. What
+was not computed is empty."""
+PROTOCOL_QUICK = """# Placement: tables of the shortened form
+
+**Shortened: 5 epochs on 15,000 beats, one seed. These models are not fully trained; see tables.md for those that are.**"""
 # each way is compared with the one that it has to be as good as
 AGAINST = (JOINT, LATENT)
 
@@ -185,3 +201,34 @@ def markdown(rows: Iterable[Row], figure: str, datasets: Sequence[str]) -> str:
             shown = ("" if np.isnan(cell) else f"{cell:.3f}".lstrip("0") for cell in [*cells, float(np.mean(cells))])
             lines.append([way, *shown])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def comparison(differences: Iterable[Difference]) -> str:
+    """Return how far our placement is above the joint map and above latent neighbours at k = 1, with 95 % intervals."""
+    chosen = [one for one in differences if one.way == OURS and one.k == 1]
+    lines = [["data", "task", "seed", *(f"{term} against {against}" for against in AGAINST for term in "DS")]]
+    lines.append(["---", "---", "---:"] + ["---"] * 2 * len(AGAINST))
+    for task in dict.fromkeys((one.dataset, one.task, one.seed) for one in chosen):
+        of_task = {(one.against, one.term): one for one in chosen if (one.dataset, one.task, one.seed) == task}
+        cells = [_said(of_task.get((against, term))) for against in AGAINST for term in "DS"]
+        lines.append([*map(str, task), *cells])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _said(one: Difference | None) -> str:
+    return "" if one is None else f"{one.verdict}: {one.difference:+.3f} ({one.low:+.3f} to {one.high:+.3f})"
+
+
+def alpha_gap(rows: Iterable[Row]) -> str:
+    """Return how far the score without labels stays behind the best alpha on the test points, at k = 1, ours."""
+    chosen = [row for row in rows if row.way == OURS and row.k == 1 and row.s is not None and row.s_best is not None]
+    lines = ["| data | task | seed | alpha fixed | best alpha on the test points | behind by |"]
+    lines.append("|---|---|---:|---:|---:|---:|")
+    gaps = []
+    for row in chosen:
+        fixed, best = float(row.s or 0), float(row.s_best or 0)
+        gaps.append(best - fixed)
+        lines.append(f"| {row.dataset} | {row.task} | {row.seed} | {fixed:.3f} | {best:.3f} | {gaps[-1]:+.3f} |")
+    if gaps:
+        lines.append(f"| mean | | | | | {float(np.mean(gaps)):+.3f} |")
+    return "\n".join(lines)
