@@ -324,6 +324,8 @@ def _made(manifest: Manifest) -> str:
     ]
     if (precision := parameters.get("precision", "float32")) != "float32":  # bundles of before it have no such key
         options.append(f"--precision {precision}")
+    if parameters.get("unit_latents"):
+        options.append("--unit-latents")
     versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
     difference = f"{manifest.training['export_difference']:.1g} on real {manifest.contract.inputs}"
     return f"""## Where it comes from

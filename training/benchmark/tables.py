@@ -32,13 +32,13 @@ PROTOCOL = """# Placement: tables
 
 Written by `ecgwatch benchmark placement`; docs/placement.md says what they mean. ECG: split by beat (patients shared),
 models as in `training/release.py`; images: the official test images. 5,000 references unless the row says all; test
-points are all anomalies of the task and enough normal ones to make 5,000, at least 2,500; k = 1 (CSV: 1, 3, 5). "N normal"
-is the mean of three seeds, all else one seed. Scales of NSE and D come from 2,000 held-out normal points; for the joint
-map, D's from its references among each other. Intervals: 95 %, 1,000 paired bootstrap samples of the test points. What
-was not computed is empty."""
+points are all anomalies of the task and enough normal ones to make 5,000, at least 2,500; k = 1 (CSV: 1, 3, 5).
+"N normal" is the mean of the seeds in the CSV, all else one seed. Scales of NSE and D come from 2,000 held-out normal
+points; for the joint map, D's from its references among each other. Intervals: 95 %, 1,000 paired bootstrap samples of
+the test points. What was not computed is empty."""
 PROTOCOL_QUICK = """# Placement: tables of the shortened form
 
-**Shortened: 5 epochs on 15,000 beats, one seed. These models are not fully trained; see tables.md for those that are.**"""
+**Shortened: 5 epochs on 15,000 beats, one seed. The models are not fully trained; tables.md has those that are.**"""
 # each way is compared with the one that it has to be as good as
 AGAINST = (JOINT, LATENT)
 

@@ -1,0 +1,90 @@
+"""`ecgwatch benchmark`, from small files to tables."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ecgwatch import cli
+from tests import idx_files
+from training.benchmark import crowd, placement, placements
+from training.datasets import images
+from training.parameters import Parameters, defaults
+
+torch.set_num_threads(1)
+BASE = Parameters(**{**vars(defaults("mnist")), "epochs": 1, "batch": 20, "perplexity": 5.0})
+EXPERIMENT = next(one for one in placement.experiments(["mnist"]) if one.name == "mnist-anomaly-3-0")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One model of one epoch on small files, its points placed in every way."""
+    folder = tmp_path_factory.mktemp("placement")
+    idx_files.write(folder / "mnist", of_part=300)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(images.RELEASES, "mnist", idx_files.known(images.RELEASES["mnist"], folder / "mnist"))
+        placement.encode(EXPERIMENT, BASE, folder, folder / EXPERIMENT.name)
+    placement.place(folder / EXPERIMENT.name, EXPERIMENT.seed)
+    return folder
+
+
+def _benchmark(runs: Path, what: str, *options: str) -> int:
+    places = ["--runs", str(runs), "--out", str(runs / "out"), "--dataset", "mnist", "--only", EXPERIMENT.name]
+    return cli.main(["benchmark", what, *places, *options])
+
+
+def test_every_way_gets_a_row_and_the_same_points(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _benchmark(runs, "placement", "--tables-only") == 0
+    with (runs / "out" / "auroc.csv").open() as opened:
+        rows = list(csv.DictReader(opened))
+    at_one = {row["way"]: row for row in rows if row["k"] == "1"}
+    assert list(at_one) == [*placements.WAYS, *placements.WITH_ALL, "reconstruction alone"]
+    ours, permuted = (float(at_one[way]["d"]) for way in ("virtual peers", "virtual peers, map permuted"))
+    assert ours == pytest.approx(permuted, abs=1e-4)
+    assert 0 <= float(at_one["UMAP"]["d"]) <= 1
+    assert at_one["reconstruction alone"]["d"] == ""
+    printed = capsys.readouterr().out
+    assert (runs / "out" / "tables.md").read_text() in printed
+    assert "| virtual peers |" in printed and "3 anomalous" in printed
+    for picture in ("d.png", "s.png", "s_best.png", "maps.png"):
+        assert (runs / "out" / picture).stat().st_size > 0
+    with (runs / "out" / "differences.csv").open() as opened:
+        assert {row["against"] for row in csv.DictReader(opened)} == {"joint map", "latent neighbours"}
+
+
+def test_what_is_placed_is_not_placed_again(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for ways in (placements.WAYS, placements.WITH_ALL):
+        for name in ways:
+            monkeypatch.setitem(ways, name, lambda points: pytest.fail("placed again"))
+    placement.place(runs / EXPERIMENT.name, EXPERIMENT.seed)
+
+
+def test_test_points_hold_all_anomalies_and_no_training_image(runs: Path) -> None:
+    with np.load(runs / EXPERIMENT.name / "points.npz") as saved:
+        assert saved["abnormal"].sum() == (saved["kinds"] == "3").sum() == 30
+        assert len(saved["test_latents"]) == 300  # the whole official test file: it is small
+        assert len(saved["train_latents"]) + len(saved["held_out_latents"]) == 270
+
+
+def test_draws_go_on_where_they_were_stopped_and_repeat(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crowd, "NORMAL", 60)
+    monkeypatch.setattr(crowd, "REFERENCES", 100)
+    monkeypatch.setattr(crowd, "LEAST_DRAWS", 2)
+    monkeypatch.setattr(crowd, "MOST_DRAWS", 2)
+    folder = runs / EXPERIMENT.name
+    whole = crowd.run(folder, 0, counts=(1, 10, 1000))
+    assert [(one.count, one.number) for one in whole] == [(1, 0), (1, 1), (10, 0), (10, 1)]  # 1,000 the class lacks
+    file = folder / "crowd.csv"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:3]))
+    again = crowd.run(folder, 0, counts=(1, 10))
+    assert again == crowd.read(file) and [one.joint for one in again] == pytest.approx([one.joint for one in whole])
+    assert "| 10 | 2 |" in crowd.table(again)
+
+
+def test_without_anything_saved_it_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _benchmark(tmp_path, "placement", "--tables-only") == 78
+    assert capsys.readouterr().err.count("\n") == 1
+    assert _benchmark(tmp_path, "crowd") == 78
+    assert "run 'ecgwatch benchmark placement' first" in capsys.readouterr().err
