@@ -9,7 +9,7 @@ import torch
 
 from ecgwatch import cli
 from tests import idx_files
-from training.benchmark import crowd, placement, placements
+from training.benchmark import crowd, neural_map, placement, placements
 from training.datasets import images
 from training.parameters import Parameters, defaults
 
@@ -25,8 +25,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     idx_files.write(folder / "mnist", of_part=300)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(images.RELEASES, "mnist", idx_files.known(images.RELEASES["mnist"], folder / "mnist"))
+        patch.setattr(neural_map, "STEPS", 100)
         placement.encode(EXPERIMENT, BASE, folder, folder / EXPERIMENT.name)
-    placement.place(folder / EXPERIMENT.name, EXPERIMENT.seed)
+        placement.place(folder / EXPERIMENT.name, EXPERIMENT.seed)
     return folder
 
 

@@ -35,8 +35,9 @@ def made_up(references: np.ndarray, count: int, seed: int) -> np.ndarray:
     return (chosen + noise).astype(np.float32)
 
 
-def fit(references: np.ndarray, perplexity: float, seed: int, steps: int = STEPS) -> NeuralMap:
-    """Draw latents float32[n, d] and made-up outliers jointly, and learn the map."""
+def fit(references: np.ndarray, perplexity: float, seed: int, steps: int | None = None) -> NeuralMap:
+    """Draw latents float32[n, d] and made-up outliers jointly, and learn the map in so many steps (default: STEPS)."""
+    steps = STEPS if steps is None else steps
     outliers = made_up(references, round(MADE_UP * len(references)), seed)
     points = np.concatenate([references, outliers])
     places = np.asarray(reference_map.embed(points, perplexity, seed), np.float32)

@@ -116,10 +116,10 @@ def umap(points: Points) -> Placed:
     """UMAP in the place of t-SNE, test points added by its `transform`."""
     import warnings
 
-    from umap import UMAP
-
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a fixed seed means one thread
+        warnings.simplefilter("ignore")  # that there is no tensorflow, that a fixed seed means one thread
+        from umap import UMAP
+
         made = UMAP(n_neighbors=round(points.perplexity), random_state=points.seed).fit(points.references)
         test, held_out = made.transform(points.test), made.transform(points.held_out)
     return _measured(test, held_out, made.embedding_)
