@@ -111,8 +111,17 @@ def _references(args: argparse.Namespace, data: Path) -> None:
     latents = Model(bundle.model, "cpu", 0).run(beats.x[split.train])[0]
     x = np.ascontiguousarray(beats.x[split.calibration][: max(references.BATCHES)])
     costs = references.costs(bundle, x, latents)
+    transform = references.transform_us(latents)
     args.out.mkdir(parents=True, exist_ok=True)
-    found = {"choices": [asdict(one) for one in choices], "costs": [asdict(one) for one in costs]}
+    found = {
+        "choices": [asdict(one) for one in choices],
+        "costs": [asdict(one) for one in costs],
+        "transform_us": transform,
+    }
     (args.out / "references.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     pictures.reference_curve(args.out / "references.png", choices, costs)
     print(references.tables(choices, costs))
+    alone = next(one for one in costs if (one.count, one.batch) == (5000, 1))
+    print(
+        f"\none beat among 5,000 references: transform {transform:,.0f} us, map {alone.whole_us - alone.bare_us:.0f} us"
+    )

@@ -25,6 +25,7 @@ COUNTS = (500, 1000, 2000, 5000, 10_000, 20_000, 40_000)
 FOLDS = 4
 CLUSTERS = 100
 BATCHES = (1, 64, 1024)
+PERPLEXITY = 30.0
 _REPEATS_S = 1.0  # how long each cost is measured
 
 
@@ -139,6 +140,19 @@ def costs(bundle: Bundle, x: np.ndarray, latents: np.ndarray, counts: Sequence[i
             seconds = _in_turn(whole, alone, x[:batch])
             found.append(Cost(count, batch, *(1e6 * one / batch for one in seconds)))
     return found
+
+
+def transform_us(latents: np.ndarray, count: int = 5000, repeats: int = 5) -> float:
+    """Return the median CPU microseconds of openTSNE's `transform` for one beat among `count` references."""
+    rows = np.random.default_rng(0).permutation(len(latents))[: count + repeats]
+    embedding = reference_map.embed(latents[rows[:count]], PERPLEXITY, 0)
+    embedding.prepare_interpolation_grid()
+    taken = []
+    for row in rows[count:]:
+        start = time.process_time()
+        embedding.transform(latents[row : row + 1].astype(np.float64), perplexity=PERPLEXITY)
+        taken.append(1e6 * (time.process_time() - start))
+    return float(np.median(taken))
 
 
 def _in_turn(one: Model, other: Model, x: np.ndarray) -> tuple[float, float]:
