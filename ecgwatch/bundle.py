@@ -33,12 +33,16 @@ _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, RuntimeError, Va
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
 
-class Scale(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How one term is scaled: (value - median) / (upper - median), by its quantiles on held-out normal beats."""
+class Scale(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How one term is scaled: (value - median) / (upper - median), by its quantiles on held-out normal beats.
+
+    log: the same of the logarithms of all three.
+    """
 
     median: float
     upper: float  # the upper quartile: both terms have heavy tails, which would rule a scale taken from them
     limit: float  # the 99 % quantile: what an alert's reason calls the limit of normal beats
+    log: bool = False
 
 
 class Threshold(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -5,6 +5,7 @@ scores = scorer.Scorer(bundle.load("default")).score(x)     # x: float32[n, 187]
 """
 
 import ctypes
+import math
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from ecgwatch.tsne_map import ReferenceMap
 ENCODER = ("mean", "nse")  # what a graph gives without a map
 WHOLE = (*ENCODER, "distance", "score")  # and with it
 TOLERANCE = 1e-4  # between a graph and the plain version of it
+LEAST = 1e-6  # of a term whose logarithm is taken: NSE and D of normal beats are thousands of times that
 ROWS_AT_ONCE = 64  # so that what a part of the batch needs stays in the processor's cache, and memory small
 
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
@@ -123,7 +125,10 @@ def difference(
     plain = reference_map.distance(mean.astype(np.float32))
     terms = ((alpha, nse, scales[0]), (1 - alpha, plain, scales[1]))
     combined = sum(weight * scaled(values, scale) for weight, values, scale in terms)
-    rounded = sum(weight * np.abs(values) / (scale.upper - scale.median) for weight, values, scale in terms)
+    rounded = sum(
+        weight * np.abs(measured(values, scale)) / (linear(scale)[1] - linear(scale)[0])
+        for weight, values, scale in terms
+    )
     return max(
         float((np.abs(there - here) / np.maximum(1, unit)).max())
         for there, here, unit in ((distance, plain, plain), (score, combined, rounded))
@@ -142,7 +147,18 @@ def verify(bundle: Bundle) -> None:
 
 def scaled(values: np.ndarray, scale: Scale) -> np.ndarray:
     """Scale a term by its quantiles on held-out normal beats: their median gives 0, their upper quartile 1."""
-    return (values - scale.median) / (scale.upper - scale.median)
+    low, high = linear(scale)
+    return (measured(values, scale) - low) / (high - low)
+
+
+def linear(scale: Scale) -> tuple[float, float]:
+    """Return the two quantiles on the axis that is scaled linearly: their logarithms where the scale has them."""
+    return (math.log(scale.median), math.log(scale.upper)) if scale.log else (scale.median, scale.upper)
+
+
+def measured(values: np.ndarray, scale: Scale) -> np.ndarray:
+    """Return a term on that axis."""
+    return np.log(np.maximum(values, LEAST)) if scale.log else values
 
 
 def _session(model: bytes, provider: str, threads: int) -> onnxruntime.InferenceSession:

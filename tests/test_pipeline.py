@@ -135,6 +135,11 @@ def test_a_term_that_does_not_vary_cannot_be_scaled() -> None:
         calibrate.scale(np.ones(100))
 
 
+def test_a_term_that_is_mostly_zero_has_no_scale_of_logarithms() -> None:
+    with pytest.raises(BundleError, match="too small for its logarithm"):
+        calibrate.scale(np.linspace(0, 1e-7, 100), log=True)
+
+
 def test_a_rate_that_the_beats_are_too_few_for_has_no_threshold() -> None:
     values = np.random.default_rng(0).random(500)
     scales = calibrate.scale(values), calibrate.scale(values)

@@ -62,6 +62,14 @@ def test_graph_and_numpy_agree_on_beats_near_and_far(references: int) -> None:
     assert difference(graph_of(made), made, SCALES, ALPHA, beats_near_and_far(made)) < 1e-6
 
 
+def test_graph_and_numpy_agree_where_the_terms_logarithms_are_scaled() -> None:
+    made, scales = made_map(800), (Scale(0.1, 0.3, 1.0, log=True), Scale(2.0, 3.0, 9.0, log=True))
+    whole = append_map(identity(5), made, scales, ALPHA)
+    assert difference(whole, made, scales, ALPHA, beats_near_and_far(made)) < 1e-6
+    linear = append_map(identity(5), made, SCALES, ALPHA)
+    assert difference(linear, made, scales, ALPHA, beats_near_and_far(made)) > 1  # and it would tell
+
+
 @pytest.mark.parametrize("latent", [1, 2, 24])
 def test_graph_and_numpy_agree_for_latents_of_any_size(latent: int) -> None:
     made = made_map(800, latent)

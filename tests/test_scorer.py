@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 
 from ecgwatch import bundle as bundles
-from ecgwatch.bundle import Bundle
+from ecgwatch.bundle import Bundle, Scale
 from ecgwatch.errors import BundleError, ConfigError, ScoringError
 from ecgwatch.scorer import Model, Scorer, scaled, verify
 from training.score_graph import encoder_of
@@ -57,6 +57,12 @@ def test_no_beats_give_no_scores(scorer: Scorer, x: np.ndarray) -> None:
 def test_scaling_puts_the_median_at_0_and_the_upper_quantile_at_1(bundle: Bundle) -> None:
     scale = bundle.manifest.nse
     np.testing.assert_allclose(scaled(np.array([scale.median, scale.upper]), scale), [0, 1])
+
+
+def test_a_scale_of_logarithms_goes_by_factors_and_bears_zero() -> None:
+    scale = Scale(0.02, 0.04, 0.3, log=True)
+    np.testing.assert_allclose(scaled(np.array([0.02, 0.04, 0.08, 0.01]), scale), [0, 1, 2, -1])
+    assert np.isfinite(scaled(np.zeros(1), scale)).all()
 
 
 def test_a_model_that_is_none_is_refused_in_one_line() -> None:

@@ -4,23 +4,25 @@ import numpy as np
 
 from ecgwatch.bundle import Scale, Threshold
 from ecgwatch.errors import BundleError
-from ecgwatch.scorer import scaled
+from ecgwatch.scorer import LEAST, scaled
 
 ALPHA = 0.5  # both terms scaled alike count alike: the one choice that needs no anomalies
 RATES_PER_HOUR = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 
-def scale(values: np.ndarray) -> Scale:
-    """Return the quantiles of a term on normal ones, float[n], that map it to 0 (median) and 1 (upper quartile).
+def scale(values: np.ndarray, log: bool = False) -> Scale:
+    """Return the quantiles of a term on normal points, float[n], that map it to 0 (median) and 1 (upper quartile).
 
-    Raises BundleError where they are the same.
+    log: scale its logarithm. Raises BundleError where the quantiles are the same, or too small for a logarithm.
     """
     median, upper, limit = np.quantile(values, (0.5, 0.75, 0.99))
     if not upper > median:
         raise BundleError(
-            f"half of the held-out normal ones share one value ({median:g}): no scale can be taken from them"
+            f"half of the held-out normal inputs share one value ({median:g}): no scale can be taken from them"
         )
-    return Scale(float(median), float(upper), float(limit))
+    if log and not median > LEAST:
+        raise BundleError(f"the median of the held-out normal inputs, {median:g}, is too small for its logarithm")
+    return Scale(float(median), float(upper), float(limit), log)
 
 
 def thresholds(

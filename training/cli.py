@@ -60,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="show the map each latent dimension in units of its standard deviation",
     )
+    parser.add_argument("--log-terms", action="store_true", help="join the logarithms of NSE and D in the score")
     parser.add_argument(
         "--precision",
         choices=("float32", "bfloat16"),
@@ -99,6 +100,7 @@ def parameters(args: argparse.Namespace) -> Parameters:
         rr_window="centred" if args.csv else args.rr_window or default.rr_window,
         precision=args.precision,
         unit_latents=args.unit_latents,
+        log_terms=args.log_terms,
         **numbers,
     )
 

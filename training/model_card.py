@@ -152,6 +152,8 @@ Protocol: {_sentence(manifest.protocol["text"])}"""
 
 
 def _scoring(manifest: Manifest) -> str:
+    terms = ((manifest.alpha, manifest.nse, "NSE"), (1 - manifest.alpha, manifest.distance, "D"))
+    joined = " + ".join(f"{weight:g} {'log ' * scale.log}{term}" for weight, scale, term in terms)
     return f"""## How it scores
 
 1. **NSE**: a neural network (beta-VAE, temporal convolutions) squeezes the beat into {manifest.latent} numbers and
@@ -160,7 +162,7 @@ def _scoring(manifest: Manifest) -> str:
 2. **D**: those numbers are placed in a map of {manifest.map.references:,} normal beats (t-SNE); D is the distance to
    the nearest of them. Of the held-out normal beats half stay below {manifest.distance.median:.2f} and 99 of 100
    below {manifest.distance.limit:.2f}.
-3. **S = {manifest.alpha:g} NSE + {1 - manifest.alpha:g} D**, both scaled so that the held-out normal beats have
+3. **S = {joined}**, both scaled so that the held-out normal beats have
    their median at 0 and their upper quartile at 1. The weight was fixed beforehand: no abnormal beat chose it.
 4. A beat whose S is above the threshold is an alert. There is no memory: ten abnormal beats are ten alerts."""
 
@@ -324,8 +326,7 @@ def _made(manifest: Manifest) -> str:
     ]
     if (precision := parameters.get("precision", "float32")) != "float32":  # bundles of before it have no such key
         options.append(f"--precision {precision}")
-    if parameters.get("unit_latents"):
-        options.append("--unit-latents")
+    options += [f"--{name.replace('_', '-')}" for name in ("unit_latents", "log_terms") if parameters.get(name)]
     versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
     difference = f"{manifest.training['export_difference']:.1g} on real {manifest.contract.inputs}"
     return f"""## Where it comes from

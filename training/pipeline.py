@@ -74,7 +74,7 @@ def run(
     encoder = Model(exported, provider="cpu", threads=0)
     the_map = _map(folder, encoder, data, split, parameters)
     nse, distance = _terms(encoder, the_map, data.x[split.calibration])
-    scales = calibrate.scale(nse), calibrate.scale(distance)
+    scales = calibrate.scale(nse, parameters.log_terms), calibrate.scale(distance, parameters.log_terms)
     whole = score_graph.append_map(exported, the_map, scales, calibrate.ALPHA)
     map_parity = export.check_map(whole, the_map, scales, calibrate.ALPHA, compared)
     print(f"numpy and onnxruntime agree on the map to {map_parity:.1g} on {len(compared)} {inputs}")

@@ -34,6 +34,7 @@ RUNS: dict[str, list[str]] = {
         "--latent",
         "20",
         "--unit-latents",
+        "--log-terms",
         "--epochs",
         "50",
         "--cooldown",

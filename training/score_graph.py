@@ -25,7 +25,7 @@ import onnx.utils
 from onnx import TensorProto, helper, numpy_helper
 
 from ecgwatch.bundle import Scale
-from ecgwatch.scorer import ENCODER
+from ecgwatch.scorer import ENCODER, LEAST, linear
 from ecgwatch.tsne_map import FIRST_GUESS, MAX_EXPONENT, MAX_STEP, MIN_MASS, MIN_VARIANCE, STEPS, TINY, ReferenceMap
 
 _FAR = 1e30  # squared distance of a reference that only fills up a chunk
@@ -156,10 +156,18 @@ def _combine(op: _Nodes, distance: str, scales: tuple[Scale, Scale], alpha: floa
     """Name D, and add S (eq. 2): `scorer.scaled` of both terms, weighted."""
     op("Reshape", distance, _shape(-1), output="distance")
     weighted = [
-        op("Mul", op("Sub", term, scale.median), weight / (scale.upper - scale.median))
+        op(
+            "Mul",
+            op("Sub", _measured(op, term, scale), linear(scale)[0]),
+            weight / (linear(scale)[1] - linear(scale)[0]),
+        )
         for term, scale, weight in zip(("nse", "distance"), scales, (alpha, 1 - alpha), strict=True)
     ]
     op("Add", *weighted, output="score")
+
+
+def _measured(op: _Nodes, term: str, scale: Scale) -> str:
+    return op("Log", op("Max", term, LEAST)) if scale.log else term
 
 
 def _chunks(reference_map: ReferenceMap) -> np.ndarray:
