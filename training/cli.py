@@ -8,7 +8,7 @@ from ecgwatch.config import Settings
 from ecgwatch.errors import ConfigError
 from training.parameters import CLASSES, Parameters, defaults
 
-_NUMBERS = ("latent", "beta", "capacity", "epochs", "cooldown", "references", "perplexity", "seed")
+_NUMBERS = ("latent", "beta", "capacity", "epochs", "cooldown", "references", "perplexity", "peers", "seed")
 _HEARTBEATS_ONLY = ("csv", "split", "rr_window", "keep_mixed_windows")
 
 
@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("cooldown", int, "further passes at a tenth of the learning rate"),
         ("references", int, "normal beats or images in the map"),
         ("perplexity", float, "of the t-SNE map"),
+        ("peers", int, "virtual peers that a beat's affinities meet"),
         ("seed", int, "of weights, order and map"),
     ):
         default = f"{getattr(ecg, name):g}"
@@ -85,7 +86,7 @@ def parameters(args: argparse.Namespace) -> Parameters:
     """Return the parameters that the arguments name; raises ConfigError for values out of range."""
     default = defaults(args.dataset)
     numbers = {name: getattr(default if getattr(args, name) is None else args, name) for name in _NUMBERS}
-    for name in ("beta", "latent", "epochs", "references"):
+    for name in ("beta", "latent", "epochs", "references", "peers"):
         if not numbers[name] > 0:
             raise ConfigError(f"--{name} must be above 0")
     given = [name for name in _HEARTBEATS_ONLY if getattr(args, name)]

@@ -322,7 +322,8 @@ def _made(manifest: Manifest) -> str:
     options.append(f"--normal {' '.join(parameters['normal'])}")
     options += [
         f"--{name} {parameters[name]:g}"
-        for name in ("latent", "beta", "capacity", "epochs", "cooldown", "references", "perplexity", "seed")
+        for name in ("latent", "beta", "capacity", "epochs", "cooldown", "references", "perplexity", "peers", "seed")
+        if name in parameters  # bundles of before it have no peers
     ]
     if (precision := parameters.get("precision", "float32")) != "float32":  # bundles of before it have no such key
         options.append(f"--precision {precision}")

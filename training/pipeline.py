@@ -133,13 +133,15 @@ def _map(folder: Path, encoder: Model, data: Dataset, split: Split, parameters: 
         with np.load(file, allow_pickle=False) as saved:
             if np.array_equal(saved["latents"], latents):
                 return ReferenceMap(
-                    saved["latents"], saved["positions"], saved["peers"], parameters.perplexity, float(saved["mean_z"])
+                    saved["latents"],
+                    saved["positions"],
+                    reference_map.peer_distances(latents, parameters.peers),
+                    parameters.perplexity,
+                    float(saved["mean_z"]),
                 )
     print(f"t-SNE of the latents of {len(latents)} references")
-    made = reference_map.fit(latents, parameters.perplexity, parameters.seed)
-    np.savez_compressed(
-        file, latents=made.latents, positions=made.positions, peers=made.peer_distances, mean_z=made.mean_z, rows=chosen
-    )
+    made = reference_map.fit(latents, parameters.perplexity, parameters.seed, parameters.peers)
+    np.savez_compressed(file, latents=made.latents, positions=made.positions, mean_z=made.mean_z, rows=chosen)
     return made
 
 

@@ -37,15 +37,15 @@ def embed(points: np.ndarray, perplexity: float, seed: int) -> TSNEEmbedding:
     ).fit(points.astype(np.float64))
 
 
-def fit(latents: np.ndarray, perplexity: float, seed: int) -> ReferenceMap:
+def fit(latents: np.ndarray, perplexity: float, seed: int, peers: int = PEERS) -> ReferenceMap:
     """Make the map of latents float32[n, d]."""
     positions = np.asarray(embed(latents, perplexity, seed), np.float32)
-    return ReferenceMap(latents, positions, peer_distances(latents), perplexity, mean_z(positions))
+    return ReferenceMap(latents, positions, peer_distances(latents, peers), perplexity, mean_z(positions))
 
 
-def peer_distances(latents: np.ndarray) -> np.ndarray:
-    """Return the median distance of a reference to its 1st, ... PEERS-th neighbour, float32[PEERS]."""
+def peer_distances(latents: np.ndarray, peers: int = PEERS) -> np.ndarray:
+    """Return the median distance of a reference to its 1st, ... last neighbour, float32[peers]."""
     bare = ReferenceMap(latents, np.zeros((len(latents), 2), np.float32), np.ones(1, np.float32), 30.0, 1.0)
     # the beat itself, at distance 0, is among them: one more, and the first left out
-    nearest = np.sort(bare.nearest(latents, PEERS + 1), axis=1)[:, 1:]
+    nearest = np.sort(bare.nearest(latents, peers + 1), axis=1)[:, 1:]
     return np.sqrt(np.median(nearest, axis=0)).astype(np.float32)

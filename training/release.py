@@ -35,6 +35,8 @@ RUNS: dict[str, list[str]] = {
         "20",
         "--unit-latents",
         "--log-terms",
+        "--peers",
+        "5",
         "--epochs",
         "50",
         "--cooldown",

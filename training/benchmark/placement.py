@@ -114,6 +114,7 @@ def encode(experiment: Experiment, base: Parameters, data: Path, folder: Path) -
         abnormal=abnormal[parts["test"]],
         kinds=kinds[parts["test"]],
         perplexity=parameters.perplexity,
+        peers=parameters.peers,
     )
 
 
@@ -134,6 +135,7 @@ def place(folder: Path, seed: int) -> None:
             saved["test_latents"],
             float(saved["perplexity"]),
             seed,
+            int(saved["peers"]),
         )
     for ways, among in ((placements.WAYS, points), (placements.WITH_ALL, replace(points, references=every))):
         for name, way in ways.items():

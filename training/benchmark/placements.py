@@ -16,7 +16,7 @@ from openTSNE import TSNEEmbedding
 from scipy.spatial import cKDTree
 from sklearn.neighbors import NearestNeighbors
 
-from ecgwatch.tsne_map import ReferenceMap, mean_z
+from ecgwatch.tsne_map import PEERS, ReferenceMap, mean_z
 from training import reference_map
 from training.benchmark import lion, neural_map
 
@@ -35,6 +35,7 @@ class Points:
     test: np.ndarray
     perplexity: float
     seed: int
+    peers: int = PEERS
 
     @cached_property
     def embedding(self) -> TSNEEmbedding:
@@ -47,7 +48,7 @@ class Points:
     def frozen(self) -> ReferenceMap:
         """The same map as it is shipped."""
         positions = np.asarray(self.embedding, np.float32)
-        peers = reference_map.peer_distances(self.references)
+        peers = reference_map.peer_distances(self.references, self.peers)
         return ReferenceMap(self.references, positions, peers, self.perplexity, mean_z(positions))
 
 
@@ -148,7 +149,7 @@ def affinity(points: Points) -> Placed:
     bare = ReferenceMap(
         points.references,
         np.zeros((len(points.references), 2), np.float32),
-        reference_map.peer_distances(points.references),
+        reference_map.peer_distances(points.references, points.peers),
         points.perplexity,
         1.0,
     )
