@@ -107,8 +107,10 @@ def _by_beat(manifest: bundles.Manifest) -> str:
     trained = manifest.training["parameters"]
     return (
         f"{manifest.protocol['text']}; normal beats whose window holds an abnormal beat train too; "
-        f"{trained['latent']} latent dimensions, {trained['epochs']} + {trained['cooldown']} epochs, "
-        f"{trained['references']:,} references"
+        f"another model than the one of this bundle: {trained['latent']} latent dimensions"
+        f"{' in units of their standard deviation' * trained['unit_latents']}, {trained['epochs']} + "
+        f"{trained['cooldown']} epochs, {trained['references']:,} references, {trained['peers']} virtual peers, "
+        f"S of {'the logarithms of ' * trained['log_terms']}NSE and D"
     )
 
 
