@@ -31,7 +31,7 @@ from functools import cached_property
 import numpy as np
 
 NEIGHBOURS_PER_PERPLEXITY = 3  # openTSNE's and Barnes-Hut t-SNE's truncation: beyond it affinities vanish
-PEERS = 20  # chosen on the abnormal beats of the by-beat training part: 5 give .002 less AUROC, 10 .001
+PEERS = 20  # the default; how it was chosen stands in training/parameters.py
 MIN_MASS = 1e-6  # an outlier beyond it is drawn no farther: over ten times the map's width
 ROWS_AT_ONCE = 32  # so that the distances of a part of the batch stay in the processor's cache
 FIRST_GUESS = 1.35  # log of b times the mean of what is beyond the nearest, as on ECG latents: 1.16 to 1.69
