@@ -75,11 +75,11 @@ def test_draws_go_on_where_they_were_stopped_and_repeat(runs: Path, monkeypatch:
     monkeypatch.setattr(crowd, "LEAST_DRAWS", 2)
     monkeypatch.setattr(crowd, "MOST_DRAWS", 2)
     folder = runs / EXPERIMENT.name
-    whole = crowd.run(folder, 0, counts=(1, 10, 1000))
-    assert [(one.count, one.number) for one in whole] == [(1, 0), (1, 1), (10, 0), (10, 1)]  # 1,000 the class lacks
+    whole = crowd.run(folder, 0, counts=(10, 1000))
+    assert [(one.count, one.number) for one in whole] == [(10, 0), (10, 1)]  # 1,000 the class lacks
     file = folder / "crowd.csv"
-    file.write_text("".join(file.read_text().splitlines(keepends=True)[:3]))
-    again = crowd.run(folder, 0, counts=(1, 10))
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:2]))
+    again = crowd.run(folder, 0, counts=(10,))
     assert [(one.count, one.number) for one in again] == [(one.count, one.number) for one in crowd.read(file)]
     assert [one.joint for one in again] == pytest.approx([one.joint for one in whole], abs=1e-6)
     assert "| 10 | 2 |" in crowd.table(again)
