@@ -43,6 +43,12 @@ def fit(latents: np.ndarray, perplexity: float, seed: int, peers: int = PEERS) -
     return ReferenceMap(latents, positions, peer_distances(latents, peers), perplexity, mean_z(positions))
 
 
+def undrawn(latents: np.ndarray, perplexity: float, peers: int = PEERS) -> ReferenceMap:
+    """Return a map without places: its distances rank points as the drawn map's do, in another unit."""
+    nowhere = np.zeros((len(latents), 2), np.float32)
+    return ReferenceMap(latents, nowhere, peer_distances(latents, peers), perplexity, 1.0)
+
+
 def peer_distances(latents: np.ndarray, peers: int = PEERS) -> np.ndarray:
     """Return the median distance of a reference to its 1st, ... last neighbour, float32[peers]."""
     bare = ReferenceMap(latents, np.zeros((len(latents), 2), np.float32), np.ones(1, np.float32), 30.0, 1.0)

@@ -146,14 +146,8 @@ def permuted(points: Points) -> Placed:
 
 def affinity(points: Points) -> Placed:
     """Ours without drawing: D from the affinity mass (k = 1 alone; the map gives its unit and no more)."""
-    bare = ReferenceMap(
-        points.references,
-        np.zeros((len(points.references), 2), np.float32),
-        reference_map.peer_distances(points.references, points.peers),
-        points.perplexity,
-        1.0,
-    )
-    test, held_out = (bare.distance(part)[:, None].repeat(len(K), 1) for part in (points.test, points.held_out))
+    undrawn = reference_map.undrawn(points.references, points.perplexity, points.peers)
+    test, held_out = (undrawn.distance(part)[:, None].repeat(len(K), 1) for part in (points.test, points.held_out))
     return Placed(test, held_out, _NOWHERE, _NOWHERE)
 
 

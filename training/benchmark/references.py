@@ -96,7 +96,7 @@ def cross_validate(
             for fold in folds:
                 asked = np.isin(records, fold)
                 pool = np.flatnonzero(usable & ~asked)
-                if count > len(pool) and count != min(counts):
+                if count > len(pool):
                     continue
                 rows = pool[way(latents[pool], records[pool], count, seed)]
                 found = _terms(bundle, latents[rows], (latents[asked], held_out))
@@ -108,15 +108,9 @@ def cross_validate(
 
 
 def _terms(bundle: Bundle, references: np.ndarray, asked: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """D up to a constant: the map gives it its unit, which no AUROC sees, and is not fitted here."""
-    bare = ReferenceMap(
-        references,
-        np.zeros((len(references), 2), np.float32),
-        reference_map.peer_distances(references),
-        bundle.map.perplexity,
-        1.0,
-    )
-    return [bare.distance(one) for one in asked]
+    """D up to a constant, which no AUROC sees."""
+    undrawn = reference_map.undrawn(references, bundle.map.perplexity, len(bundle.map.peer_distances))
+    return [undrawn.distance(one) for one in asked]
 
 
 def costs(bundle: Bundle, x: np.ndarray, latents: np.ndarray, counts: Sequence[int] = COUNTS) -> list[Cost]:

@@ -1,8 +1,8 @@
 """Saved distances -> tables (CSV) and pictures of how good each way of placing is.
 
 S joins NSE and D in two ways: with alpha fixed at 1/2 after both are scaled by their quantiles on held-out normal
-points (as served; no anomaly is used), and with the best alpha of the paper's grid on the test points themselves (as in
-the paper; flattering, and labelled so).
+points (no anomaly is used; linearly, whether or not a model's own score takes logarithms), and with the best alpha of
+the paper's grid on the test points themselves (as in the paper; flattering, and labelled so).
 """
 
 import csv
@@ -21,7 +21,6 @@ from training.calibrate import ALPHA
 ALPHAS = (0.0, 0.005, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 RECONSTRUCTION = "reconstruction alone"
 JOINT, LATENT, OURS = "joint map", "latent neighbours", "virtual peers"
-OURS_ALL, LATENT_ALL = "virtual peers, all references", "latent neighbours, all references"
 PLAIN = (LATENT, OURS)  # those that need no fit beyond the map
 FIGURES = {
     "d": "AUROC of D alone",
@@ -34,7 +33,8 @@ Written by `ecgwatch benchmark placement`; docs/placement.md says what they mean
 models as in `training/release.py`; images: the official test images. 5,000 references unless the row says all; test
 points are all anomalies of the task and enough normal ones to make 5,000, at least 2,500; k = 1 (CSV: 1, 3, 5).
 "N normal" is the mean of the seeds in the CSV, all else one seed. Scales of NSE and D come from 2,000 held-out normal
-points; for the joint map, D's from its references among each other. Intervals: 95 %, 1,000 paired bootstrap samples of
+points, linearly (the release by beat takes logarithms); for the joint map, D's from its references among each other.
+Intervals: 95 %, 1,000 paired bootstrap samples of
 the test points. What was not computed is empty."""
 PROTOCOL_QUICK = """# Placement: tables of the shortened form
 
