@@ -1,7 +1,7 @@
 """One beat at a time: the frozen map beside the joint map of the paper, and beside every published way out.
 
     ecgwatch benchmark placement            # hours; goes on where it was stopped
-    ecgwatch benchmark placement --quick    # one seed, ECG only, little training: under 30 minutes on two cores
+    ecgwatch benchmark placement --quick    # one seed, ECG only, little training; meant for 30 minutes on two cores
 
 Three steps, each saved: train a model (as `ecgwatch train` would, in the same run folder), encode its points, place
 them in every way of `placements`. Tables and pictures are then made from what is saved (`tables`).
