@@ -34,8 +34,7 @@ NEIGHBOURS_PER_PERPLEXITY = 3  # openTSNE's and Barnes-Hut t-SNE's truncation: b
 PEERS = 20  # the default; how it was chosen stands in training/parameters.py
 MIN_MASS = 1e-6  # an outlier beyond it is drawn no farther: over ten times the map's width
 ROWS_AT_ONCE = 32  # so that the distances of a part of the batch stay in the processor's cache
-FIRST_GUESS = 1.35  # log of b times the mean of what is beyond the nearest, as on ECG latents: 1.16 to 1.69
-STEPS = 2  # they leave an error of 1e-7 there (three: none); 2e-4 on latents of one dimension
+FIRST_GUESS = 1.35  # log of b times the mean of what is beyond the nearest: 1.16 to 1.70 in 2 to 20 dimensions
 MAX_STEP = 2.0
 MAX_EXPONENT = 50.0  # where the mass is at its floor anyway
 MIN_VARIANCE, TINY = 1e-12, 1e-30  # against division by zero where all neighbours are equally far
@@ -61,10 +60,13 @@ class ReferenceMap:
         return self.latents.mean(axis=0)
 
     @cached_property
+    def _centred(self) -> np.ndarray:
+        return self.latents - self.centre
+
+    @cached_property
     def _search(self) -> np.ndarray:
         """float32[d + 1, n], laid out once: one product with (x, 1) gives |x - x_j|^2 - |x|^2."""
-        centred = self.latents - self.centre
-        return np.ascontiguousarray(np.vstack([-2 * centred.T, (centred**2).sum(axis=1)]))
+        return np.ascontiguousarray(np.vstack([-2 * self._centred.T, (self._centred**2).sum(axis=1)]))
 
     @property
     def neighbours(self) -> int:
@@ -82,8 +84,8 @@ class ReferenceMap:
         for start in range(0, len(rows), ROWS_AT_ONCE):
             part = slice(start, start + ROWS_AT_ONCE)
             found = (rows[part] @ self._search).argpartition(count - 1, axis=1)[:, :count]
-            difference = latents[part, None, :].astype(np.float64) - self.latents[found]
-            nearest[part] = (difference**2).sum(axis=2)
+            difference = rows[part, None, :-1] - self._centred[found]
+            nearest[part] = (difference.astype(np.float64) ** 2).sum(axis=2)
         return nearest
 
     def distance(self, latents: np.ndarray) -> np.ndarray:
@@ -109,34 +111,32 @@ def mass_ratio(squared: np.ndarray, squared_peers: np.ndarray, perplexity: float
     squared: float64[m, k], squared distances to the nearest references, k > perplexity; squared_peers: [v].
     """
     nearest = squared.min(axis=1, keepdims=True)
-    beyond = squared - nearest
-    unit = beyond.mean(axis=1, keepdims=True) + TINY
-    b = precision(beyond / unit, perplexity)[:, None] / unit
-    # relative to the nearest reference, as `beyond` is
+    beyond = squared - nearest  # affinities are taken relative to the nearest reference
+    b = precision(beyond, perplexity)[:, None]
     references = np.exp(-b * beyond).sum(axis=1)
     peers = np.exp(np.minimum(b * (nearest - squared_peers), MAX_EXPONENT)).sum(axis=1)
     return np.minimum(peers / references, 1 / MIN_MASS - 1)
 
 
-def precision(t: np.ndarray, perplexity: float) -> np.ndarray:
-    """Return the b at which the affinities exp(-b t) have the perplexity, float64[m].
+def precision(beyond: np.ndarray, perplexity: float) -> np.ndarray:
+    """Return the b at which the affinities exp(-b t), t = beyond, have the perplexity, float64[m].
 
-    t: float64[m, k], zero for the nearest, of mean 1. With Z = sum_j exp(-b t_j), and e the mean of t under these
-    weights, V its variance and T its third central moment, the entropy is H = log Z + b e, and in log b
-        H' = -b^2 V,   H'' = b^3 T - 2 b^2 V.
-    Halley's method, a fixed number of steps: a beat's result depends on nothing but the beat.
+    beyond: float64[m, k], zero for the nearest. With Z = sum_j exp(-b t_j), and e the mean of b t under these weights,
+    V its variance and T its third central moment, the entropy is H = log Z + e, and its derivatives in log b
+        H' = -V,   H'' = T - 2 V.
+    One step of Halley's method from a first guess in proportion to the mean of t: it leaves .1 % of b or less for 99 of
+    100 points of 2 to 20 dimensions, .7 % at most (10 % in one dimension, where the guess is poorer).
     """
-    b = np.full(len(t), math.exp(FIRST_GUESS))
-    for _ in range(STEPS):
-        weights = np.exp(-b[:, None] * t)
-        total = weights.sum(axis=1)
-        first, second, third = ((weights * t**power).sum(axis=1) / total for power in (1, 2, 3))
-        variance = np.maximum(second - first**2, MIN_VARIANCE)
-        skew = third - first * (second + 2 * variance)
-        excess = np.log(total) + b * first - math.log(perplexity)
-        slope = b**2 * variance + excess * (1 - b * skew / (2 * variance))
-        b *= np.exp(np.clip(excess / np.maximum(slope, MIN_VARIANCE), -MAX_STEP, MAX_STEP))
-    return b
+    guess = math.exp(FIRST_GUESS) / (beyond.mean(axis=1) + TINY)
+    t = guess[:, None] * beyond
+    weights = np.exp(-t)
+    total = weights.sum(axis=1)
+    first, second, third = ((weights * t**power).sum(axis=1) / total for power in (1, 2, 3))
+    variance = np.maximum(second - first**2, MIN_VARIANCE)
+    skew = third - first * (second + 2 * variance)
+    excess = np.log(total) + first - math.log(perplexity)
+    slope = variance + excess * (1 - skew / (2 * variance))
+    return guess * np.exp(np.clip(excess / np.maximum(slope, MIN_VARIANCE), -MAX_STEP, MAX_STEP))
 
 
 def radius(ratio: np.ndarray, perplexity: float, mean_z: float) -> np.ndarray:

@@ -26,7 +26,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ecgwatch.bundle import Scale
 from ecgwatch.scorer import ENCODER, LEAST, linear
-from ecgwatch.tsne_map import FIRST_GUESS, MAX_EXPONENT, MAX_STEP, MIN_MASS, MIN_VARIANCE, STEPS, TINY, ReferenceMap
+from ecgwatch.tsne_map import FIRST_GUESS, MAX_EXPONENT, MAX_STEP, MIN_MASS, MIN_VARIANCE, TINY, ReferenceMap
 
 _FAR = 1e30  # squared distance of a reference that only fills up a chunk
 _PREFIX = "map/"
@@ -92,25 +92,23 @@ def _nearest(op: _Nodes, precise: _Nodes, latents: str, reference_map: Reference
     references = _chunks(reference_map)
     count, size = references.shape[:2]
     taken = min(k, count)
-    # A reference as (-r, |r - c|^2 / 2) and a beat as (x - c, 1), c the centre: their products order references by
-    # distance. With the beat as (x, 1) their sum is x - r.
-    half = (np.nan_to_num(references - reference_map.centre, nan=math.sqrt(_FAR)) ** 2).sum(axis=-1, keepdims=True) / 2
-    rows = np.concatenate([-np.nan_to_num(references), half], axis=-1)
-    extend = np.eye(latent, latent + 1)
-    centred = op("Gemm", latents, extend, np.append(-reference_map.centre, 1))
-    beat = op("Gemm", latents, extend, np.append(np.zeros(latent), 1))
+    # c the centre: a reference as (c - r, |r - c|^2 / 2) and a beat as (x - c, 1). Their products order references by
+    # distance, their sum is x - r.
+    away = reference_map.centre - references
+    half = (np.nan_to_num(away, nan=math.sqrt(_FAR)) ** 2).sum(axis=-1, keepdims=True) / 2
+    rows = np.concatenate([np.nan_to_num(away), half], axis=-1)
+    beat = op("Gemm", latents, np.eye(latent, latent + 1), np.append(-reference_map.centre, 1))
     # Member by member, so that the least of a chunk is a minimum of long rows; in two halves, because onnxruntime
     # takes the minimum of a single block (one beat, undivided) without vector instructions.
     by_member = rows.reshape(2, count // 2, size, latent + 1).transpose(3, 0, 2, 1).reshape(latent + 1, -1)
-    every = op("Reshape", op("MatMul", centred, np.ascontiguousarray(by_member)), _shape(-1, size, count // 2))
+    every = op("Reshape", op("MatMul", beat, np.ascontiguousarray(by_member)), _shape(-1, size, count // 2))
     least = op("Reshape", op("ReduceMin", every, _shape(1), keepdims=0), _shape(-1, count))
     _, chosen = op.several("TopK", 2, least, _shape(taken), largest=0, sorted=1)
     members = op("Reshape", op("Gather", rows, chosen), _shape(-1, taken * size, latent + 1))
-    ranks = op("MatMul", members, op("Unsqueeze", centred, _shape(2)))
+    ranks = op("MatMul", members, op("Unsqueeze", beat, _shape(2)))
     _, found = op.several("TopK", 2, ranks, _shape(k), axis=1, largest=0, sorted=0)
     nearest = op("GatherND", members, found, batch_dims=1)
-    minus, plus = (op("Cast", one, to=TensorProto.DOUBLE) for one in (nearest, op("Unsqueeze", beat, _shape(1))))
-    difference = precise("Add", minus, plus)
+    difference = op("Cast", op("Add", nearest, op("Unsqueeze", beat, _shape(1))), to=TensorProto.DOUBLE)
     without_last = np.append(np.ones(latent), 0)[:, None]
     return precise("MatMul", precise("Mul", difference, difference), without_last)
 
@@ -119,51 +117,45 @@ def _radius(op: _Nodes, squared: str, reference_map: ReferenceMap) -> str:
     """D (`tsne_map.ReferenceMap.distance`): double[n, k, 1] -> float[n, 1, 1]."""
     nearest = op("ReduceMin", squared, _shape(1))
     minus_beyond = op("Sub", nearest, squared)
-    unit = op("Sub", TINY, op("ReduceMean", minus_beyond, _shape(1)))
+    unit = op("Sub", TINY, op("Mul", op("ReduceMean", minus_beyond, _shape(1)), math.exp(-FIRST_GUESS)))
     minus_t = op("Div", minus_beyond, unit)
-    row = op("Reshape", minus_t, _shape(0, 1, -1))
-    square = op("Mul", row, row)
-    powers = op("Concat", row, square, op("Mul", square, row), axis=1)
-    b: str | float = math.exp(FIRST_GUESS)
-    for _ in range(STEPS):
-        b = _step(op, b, minus_t, powers, math.log(reference_map.perplexity))
+    b = _precision(op, minus_t, math.log(reference_map.perplexity))
     references = op("ReduceSum", op("Exp", op("Mul", minus_t, b)), _shape(1))
-    precision = op("Div", b, unit)
     lead = op("Sub", nearest, reference_map.peer_distances.astype(float)[:, None] ** 2)
-    peers = op("ReduceSum", op("Exp", op("Min", op("Mul", precision, lead), MAX_EXPONENT)), _shape(1))
-    ratio = op("Min", op("Div", peers, references), 1 / MIN_MASS - 1)
+    exponents = op("Min", op("Mul", op("Div", b, unit), lead), MAX_EXPONENT)
+    ratio = op("Min", op("Div", op("ReduceSum", op("Exp", exponents), _shape(1)), references), 1 / MIN_MASS - 1)
     distance = op("Sqrt", op("Mul", ratio, reference_map.perplexity / reference_map.mean_z))
     return op("Cast", distance, to=TensorProto.FLOAT)
 
 
-def _step(op: _Nodes, b: str | float, minus_t: str, powers: str, wanted: float) -> str:
-    """One step of `tsne_map.precision`: b [n, 1, 1] -> [n, 1, 1]; moments are those of -t."""
-    weights = op("Exp", op("Mul", minus_t, b))
+def _precision(op: _Nodes, minus_t: str, wanted: float) -> str:
+    """`tsne_map.precision` in units of its first guess: double[n, k, 1] -> [n, 1, 1]; moments are those of -t."""
+    row = op("Reshape", minus_t, _shape(0, 1, -1))
+    square = op("Mul", row, row)
+    powers = op("Concat", row, square, op("Mul", square, row), axis=1)
+    weights = op("Exp", minus_t)
     total = op("ReduceSum", weights, _shape(1))
     moments = op("Div", op("MatMul", powers, weights), total)
     first, second, third = op.several("Split", 3, moments, axis=1, num_outputs=3)
     variance = op("Max", op("Sub", second, op("Mul", first, first)), MIN_VARIANCE)
     twice = op("Add", variance, variance)
     skew = op("Sub", third, op("Mul", first, op("Add", second, twice)))
-    excess = op("Sub", op("Sub", op("Log", total), op("Mul", first, b)), wanted)
-    slope = op("Mul", op("Mul", variance, b), b)
-    bend = op("Mul", excess, op("Div", op("Mul", skew, b), twice))
-    step = op("Div", excess, op("Max", op("Sum", slope, excess, bend), MIN_VARIANCE))
-    return op("Mul", op("Exp", op("Clip", step, -MAX_STEP, MAX_STEP)), b)
+    excess = op("Sub", op("Sub", op("Log", total), first), wanted)
+    bend = op("Mul", excess, op("Div", skew, twice))
+    step = op("Div", excess, op("Max", op("Sum", variance, excess, bend), MIN_VARIANCE))
+    return op("Exp", op("Clip", step, -MAX_STEP, MAX_STEP))
 
 
 def _combine(op: _Nodes, distance: str, scales: tuple[Scale, Scale], alpha: float) -> None:
     """Name D, and add S (eq. 2): `scorer.scaled` of both terms, weighted."""
     op("Reshape", distance, _shape(-1), output="distance")
-    weighted = [
-        op(
-            "Mul",
-            op("Sub", _measured(op, term, scale), linear(scale)[0]),
-            weight / (linear(scale)[1] - linear(scale)[0]),
-        )
-        for term, scale, weight in zip(("nse", "distance"), scales, (alpha, 1 - alpha), strict=True)
-    ]
-    op("Add", *weighted, output="score")
+    parts, offset = [], 0.0
+    for term, scale, weight in zip(("nse", "distance"), scales, (alpha, 1 - alpha), strict=True):
+        median, upper = linear(scale)
+        factor = weight / (upper - median)
+        parts.append(op("Mul", _measured(op, term, scale), factor))
+        offset -= factor * median
+    op("Sum", *parts, offset, output="score")
 
 
 def _measured(op: _Nodes, term: str, scale: Scale) -> str:
