@@ -1,6 +1,7 @@
 """`ecgwatch benchmark`, from small files to tables."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from ecgwatch import cli
 from tests import idx_files
-from training.benchmark import crowd, neural_map, placement, placements
+from training.benchmark import crowd, neural_map, placement, placements, tables
 from training.datasets import images
 from training.parameters import Parameters, defaults
 
@@ -52,7 +53,20 @@ def test_every_way_gets_a_row_and_the_same_points(runs: Path, capsys: pytest.Cap
     for picture in ("d.png", "s.png", "s_best.png", "maps.png"):
         assert (runs / "out" / picture).stat().st_size > 0
     with (runs / "out" / "differences.csv").open() as opened:
-        assert {row["against"] for row in csv.DictReader(opened)} == {"joint map", "latent neighbours"}
+        assert {row["against"] for row in csv.DictReader(opened)} == set(tables.AGAINST)
+
+
+def test_what_another_machine_computed_stays_in_the_tables(runs: Path) -> None:
+    out = runs / "out"
+    assert _benchmark(runs, "placement", "--tables-only") == 0
+    here = tables.read_csv(out / "auroc.csv", tables.Row)
+    before = [replace(row, task="0 anomalous", d=0.875) for row in here if row.way == tables.OURS]
+    unknown = [replace(row, task="of older code") for row in before]
+    tables.write_csv(out / "auroc.csv", [*here, *before, *unknown])
+    assert _benchmark(runs, "placement", "--tables-only") == 0
+    again = tables.read_csv(out / "auroc.csv", tables.Row)
+    assert again == [*before, *here]
+    assert "| virtual peers | .875 |" in (out / "tables.md").read_text()
 
 
 def test_what_is_placed_is_not_placed_again(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

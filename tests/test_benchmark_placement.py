@@ -104,7 +104,7 @@ def test_all_abnormal_points_and_enough_normal_ones_are_tested() -> None:
 def test_the_tables_figures_are_those_of_the_saved_distances(placed: dict[str, placements.Placed]) -> None:
     rng = np.random.default_rng(4)
     nse, held_out = rng.random(80) + ABNORMAL, rng.random(100)
-    saved = tables.Saved(Experiment("arrhythmia", ("N",), 0), nse, held_out, ABNORMAL, placed)
+    saved = tables.Saved(Experiment("arrhythmia", ("N",), 0), "1 + 0", nse, held_out, ABNORMAL, placed)
     rows, differences = tables.compare(saved)
     row = next(row for row in rows if row.way == "virtual peers" and row.k == 1)
     ours = placed["virtual peers"]

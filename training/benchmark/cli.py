@@ -59,20 +59,25 @@ def _placement(args: argparse.Namespace, data: Path) -> None:
     saved = [one for experiment in chosen if (one := tables.read(experiment, args.runs / experiment.name))]
     if not saved:
         raise ConfigError(f"--runs {args.runs} holds nothing to make tables of; run without --tables-only first")
-    rows, differences = [], []
+    made_rows, made_differences = [], []
     for one in saved:
         of_one = tables.compare(one)
-        rows += of_one[0]
-        differences += of_one[1]
+        made_rows += of_one[0]
+        made_differences += of_one[1]
     suffix = "-quick" if args.quick else ""
-    tables.write_csv(args.out / f"auroc{suffix}.csv", rows)
-    tables.write_csv(args.out / f"differences{suffix}.csv", differences)
+    order = placement.experiments(args.dataset, args.quick)
+    files = [args.out / f"{name}{suffix}.csv" for name in ("auroc", "differences")]
+    rows = tables.joined(made_rows, tables.read_csv(files[0], tables.Row), order)
+    differences = tables.joined(made_differences, tables.read_csv(files[1], tables.Difference), order)
+    tables.write_csv(files[0], rows)
+    tables.write_csv(files[1], differences)
     parts = []
     for figure, name in tables.FIGURES.items():
         parts.append(f"## {name}\n\n{tables.markdown(rows, figure, args.dataset)}")
         pictures.ways(args.out / f"{figure}{suffix}.png", rows, figure, name)
     parts.append(f"## Virtual peers against the joint map and latent neighbours\n\n{tables.comparison(differences)}")
     parts.append(f"## Alpha without labels\n\n{tables.alpha_gap(rows)}")
+    parts.append(f"## Training\n\n{tables.training(rows)}")
     text = "\n\n".join([tables.PROTOCOL_QUICK if args.quick else tables.PROTOCOL, *parts]) + "\n"
     (args.out / f"tables{suffix}.md").write_text(text, encoding="utf-8")
     print(text)

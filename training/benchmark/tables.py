@@ -6,12 +6,18 @@ the paper's grid on the test points themselves (as in the paper; flattering, and
 """
 
 import csv
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 
+from ecgwatch import scorer
+from ecgwatch.errors import BundleError
+from training import calibrate
 from training.benchmark import placements
 from training.benchmark.auroc import auroc, bootstrap, interval
 from training.benchmark.placement import Experiment, way_file
@@ -21,6 +27,7 @@ from training.calibrate import ALPHA
 ALPHAS = (0.0, 0.005, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 RECONSTRUCTION = "reconstruction alone"
 JOINT, LATENT, OURS = "joint map", "latent neighbours", "virtual peers"
+LATENT_ALL, OURS_ALL = f"{LATENT}, all references", f"{OURS}, all references"
 PLAIN = (LATENT, OURS)  # those that need no fit beyond the map
 FIGURES = {
     "d": "AUROC of D alone",
@@ -32,15 +39,14 @@ PROTOCOL = """# Placement: tables
 Written by `ecgwatch benchmark placement`; docs/placement.md says what they mean. ECG: split by beat (patients shared),
 models as in `training/release.py`; images: the official test images. 5,000 references unless the row says all; test
 points are all anomalies of the task and enough normal ones to make 5,000, at least 2,500; k = 1 (CSV: 1, 3, 5).
-"N normal" is the mean of the seeds in the CSV, all else one seed. Scales of NSE and D come from 2,000 held-out normal
-points, linearly (the release by beat takes logarithms); for the joint map, D's from its references among each other.
-Intervals: 95 %, 1,000 paired bootstrap samples of
-the test points. What was not computed is empty."""
+"N normal" is the mean of the seeds in the CSV, all else one seed; how long each model was trained stands at the end.
+Scales of NSE and D come from 2,000 held-out normal points, linearly (the release by beat takes logarithms); for the
+joint map, D's from its references among each other. Intervals: 95 %, 1,000 paired bootstrap samples of the test points.
+What was not computed is empty."""
 PROTOCOL_QUICK = """# Placement: tables of the shortened form
 
 **Shortened: 5 epochs on 15,000 beats, one seed. The models are not fully trained; tables.md has those that are.**"""
-# each way is compared with the one that it has to be as good as
-AGAINST = (JOINT, LATENT)
+AGAINST = (JOINT, LATENT, LATENT_ALL)  # each way is compared with those that it has to be as good as
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ class Row:
     dataset: str
     task: str
     seed: int
+    trained: str  # epochs, and how many of them cool down
     way: str
     k: int
     d: float | None
@@ -85,6 +92,7 @@ class Saved:
     """What an experiment left: NSE and labels of the test points, and each way's distances."""
 
     experiment: Experiment
+    trained: str
     nse: np.ndarray
     held_out_nse: np.ndarray
     abnormal: np.ndarray
@@ -98,8 +106,10 @@ def read(experiment: Experiment, folder: Path) -> Saved | None:
         return None
     names = [*placements.WAYS, *placements.WITH_ALL]
     ways = {name: placements.load(way_file(folder, name)) for name in names if way_file(folder, name).exists()}
+    parameters = json.loads((folder / "parameters.json").read_text(encoding="utf-8"))["parameters"]
+    trained = f"{parameters['epochs']} + {parameters['cooldown']}"
     with np.load(file, allow_pickle=False) as saved:
-        return Saved(experiment, saved["test_nse"], saved["held_out_nse"], saved["abnormal"], ways)
+        return Saved(experiment, trained, saved["test_nse"], saved["held_out_nse"], saved["abnormal"], ways)
 
 
 def compare(saved: Saved) -> tuple[list[Row], list[Difference]]:
@@ -122,7 +132,7 @@ def compare(saved: Saved) -> tuple[list[Row], list[Difference]]:
         if way in saved.ways:
             alpha, best = best_alpha(saved.nse, saved.ways[way].test[:, placements.K.index(k)], saved.abnormal)
         seconds = saved.ways[way].seconds if way in saved.ways else None
-        rows.append(Row(*task, way, k, *d, *s, best, alpha, seconds))
+        rows.append(Row(*task, saved.trained, way, k, *d, *s, best, alpha, seconds))
     differences = [
         _difference(task, way, against, term, k, terms, samples, saved.abnormal)
         for way, k, term in usable
@@ -133,12 +143,14 @@ def compare(saved: Saved) -> tuple[list[Row], list[Difference]]:
 
 
 def scaled(values: np.ndarray, normal: np.ndarray) -> np.ndarray:
-    """Scale a term as `calibrate.scale` does: median of normal points to 0, their upper quartile to 1.
+    """Scale a term by its quantiles on normal points, as a bundle's score does.
 
-    NaN where these are the same: a map that gives half of the normal points one distance has no such scale.
+    NaN where the quantiles are the same: a map that gives half of the normal points one distance has no such scale.
     """
-    median, upper = np.quantile(normal, (0.5, 0.75))
-    return (values - median) / (upper - median if upper > median else np.nan)
+    try:
+        return scorer.scaled(values, calibrate.scale(normal))
+    except BundleError:
+        return np.full(len(values), np.nan)
 
 
 def best_alpha(nse: np.ndarray, d: np.ndarray, abnormal: np.ndarray) -> tuple[float, float]:
@@ -173,6 +185,9 @@ def _difference(
     return Difference(*task, way, against, term, k, found, low, high, verdict)
 
 
+_R = TypeVar("_R", Row, Difference)
+
+
 def write_csv(file: Path, rows: Sequence[Row] | Sequence[Difference]) -> None:
     """Write rows, figures with four digits, cells that were not computed empty."""
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -184,6 +199,33 @@ def write_csv(file: Path, rows: Sequence[Row] | Sequence[Difference]) -> None:
 
 def _cell(value: object) -> str:
     return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def read_csv(file: Path, kind: type[_R]) -> list[_R]:
+    """Return the rows of a file that `write_csv` wrote; none where there is no file."""
+    if not file.exists():
+        return []
+    with file.open(newline="", encoding="utf-8") as opened:
+        found: list[dict[str, Any]] = [
+            {name: value or None for name, value in row.items()} for row in csv.DictReader(opened)
+        ]
+    return msgspec.convert(found, list[kind], strict=False)  # type: ignore[valid-type]
+
+
+def joined(made: Sequence[_R], before: Sequence[_R], order: Sequence[Experiment]) -> list[_R]:
+    """Return the rows made now, and those from before of experiments that were not made now, in order.
+
+    So a table can grow over machines that come and go: what one of them computed stays.
+    """
+    place = {(one.dataset, one.title, one.seed): number for number, one in enumerate(order)}
+    new = {_task(row) for row in made}
+    rows = list(made)
+    rows += (row for row in before if _task(row) not in new and _task(row) in place)
+    return sorted(rows, key=lambda row: place[_task(row)])
+
+
+def _task(row: Row | Difference) -> tuple[str, str, int]:
+    return row.dataset, row.task, row.seed
 
 
 def markdown(rows: Iterable[Row], figure: str, datasets: Sequence[str]) -> str:
@@ -203,16 +245,36 @@ def markdown(rows: Iterable[Row], figure: str, datasets: Sequence[str]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def comparison(differences: Iterable[Difference]) -> str:
+def comparison(differences: Sequence[Difference]) -> str:
     """Return how far our placement is above the joint map and above latent neighbours at k = 1, with 95 % intervals."""
-    chosen = [one for one in differences if one.way == OURS and one.k == 1]
-    lines = [["data", "task", "seed", *(f"{term} against {against}" for against in AGAINST for term in "DS")]]
-    lines.append(["---", "---", "---:"] + ["---"] * 2 * len(AGAINST))
-    for task in dict.fromkeys((one.dataset, one.task, one.seed) for one in chosen):
-        of_task = {(one.against, one.term): one for one in chosen if (one.dataset, one.task, one.seed) == task}
-        cells = [_said(of_task.get((against, term))) for against in AGAINST for term in "DS"]
-        lines.append([*map(str, task), *cells])
+    at_one = {(_task(one), one.way, one.against, one.term): one for one in differences if one.k == 1}
+    lines = [
+        [
+            "data",
+            "task",
+            "seed",
+            "references",
+            *(f"{term} against {against}" for against in (JOINT, LATENT) for term in "DS"),
+        ]
+    ]
+    lines.append(["---", "---", "---:", "---:"] + ["---"] * 4)
+    for task in dict.fromkeys(map(_task, differences)):
+        for way, plain, references in ((OURS, LATENT, "5,000"), (OURS_ALL, LATENT_ALL, "all")):
+            cells = [_said(at_one.get((task, way, against, term))) for against in (JOINT, plain) for term in "DS"]
+            lines.append([*map(str, task), references, *cells])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def training(rows: Iterable[Row]) -> str:
+    """Return how long each model was trained."""
+    lines = ["| data | task | seeds | epochs + cool-down |", "|---|---|---|---|"]
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for row in rows:
+        seeds = found.setdefault((row.dataset, row.task, row.trained), [])
+        if str(row.seed) not in seeds:
+            seeds.append(str(row.seed))
+    lines += [f"| {dataset} | {task} | {', '.join(seeds)} | {said} |" for (dataset, task, said), seeds in found.items()]
+    return "\n".join(lines)
 
 
 def _said(one: Difference | None) -> str:
