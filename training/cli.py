@@ -14,7 +14,7 @@ _HEARTBEATS_ONLY = ("csv", "split", "rr_window", "keep_mixed_windows")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `ecgwatch train`."""
-    ecg, images = defaults("arrhythmia"), defaults("mnist")
+    ecg, by_beat, images = defaults("arrhythmia"), defaults("arrhythmia", "by-beat"), defaults("mnist")
     parser.add_argument(
         "--dataset",
         choices=tuple(CLASSES),
@@ -53,8 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("seed", int, "of weights, order and map"),
     ):
         default = f"{getattr(ecg, name):g}"
-        if (of_images := f"{getattr(images, name):g}") != default:
-            default += f"; of images {of_images}"
+        for other, said in ((by_beat, "by beat"), (images, "of images")):
+            if (here := f"{getattr(other, name):g}") != f"{getattr(ecg, name):g}":
+                default += f"; {said} {here}"
         parser.add_argument(f"--{name}", type=kind, help=f"{text} (default: {default})")
     parser.add_argument(
         "--unit-latents",
@@ -84,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def parameters(args: argparse.Namespace) -> Parameters:
     """Return the parameters that the arguments name; raises ConfigError for values out of range."""
-    default = defaults(args.dataset)
+    default = defaults(args.dataset, "by-beat" if args.csv else args.split)
     numbers = {name: getattr(default if getattr(args, name) is None else args, name) for name in _NUMBERS}
     for name in ("beta", "latent", "epochs", "references", "peers"):
         if not numbers[name] > 0:
@@ -95,7 +96,7 @@ def parameters(args: argparse.Namespace) -> Parameters:
     return replace(
         default,
         source="csv" if args.csv else default.source,
-        split="by-beat" if args.csv else args.split or default.split,
+        split=default.split,
         normal=_normal(args, default),
         keep_mixed_windows=args.keep_mixed_windows or bool(args.csv),  # the files do not tell which windows are
         rr_window="centred" if args.csv else args.rr_window or default.rr_window,

@@ -61,7 +61,6 @@ def run(
     card: makes the model card from the manifest. Steps whose result is there already are taken from there when they
     are slow (training, t-SNE).
     """
-    inputs = contract.inputs
     open_run(folder, parameters)
     model = fit(data.x[split.train], data.x[split.calibration], parameters, folder, on)
     if parameters.unit_latents:
@@ -69,8 +68,27 @@ def run(
     exported = export.to_onnx(model, contract.length)
     compared = data.x[split.calibration][: export.PARITY_INPUTS]
     parity = export.check_parity(model, exported, compared)
-    print(f"torch and onnxruntime agree to {parity:.1g} on {len(compared)} {inputs}")
+    print(f"torch and onnxruntime agree to {parity:.1g} on {len(compared)} {contract.inputs}")
+    made = {"export_difference": parity, "device": str(on)}
+    return Result(model, *complete(exported, made, parameters, contract, data, split, folder, card))
 
+
+def complete(
+    exported: bytes,
+    made: dict[str, Any],
+    parameters: Parameters,
+    contract: Contract | ImageContract,
+    data: Dataset,
+    split: Split,
+    folder: Path,
+    card: Callable[[Manifest], str],
+) -> tuple[Bundle, evaluate.Predictions]:
+    """Map, calibrate and evaluate a trained encoder; everything after training. Arguments and files as for `run`.
+
+    exported: ONNX, x -> mean, nse; made: what the manifest says of how it was trained, beside the parameters.
+    """
+    inputs = contract.inputs
+    compared = data.x[split.calibration][: export.PARITY_INPUTS]
     encoder = Model(exported, provider="cpu", threads=0)
     the_map = _map(folder, encoder, data, split, parameters)
     nse, distance = _terms(encoder, the_map, data.x[split.calibration])
@@ -99,9 +117,8 @@ def run(
             "calibration_records": sorted(set(data.records[split.calibration].tolist())),
             f"calibration_{inputs}": len(split.calibration),
             **({"calibration_hours": round(normal_hours, 3)} if data.hours else {}),
-            "export_difference": parity,
             "map_difference": map_parity,
-            "device": str(on),
+            **made,
         },
         protocol={"split": split.name, "text": PROTOCOLS[split.name]},
         figures={},
@@ -113,7 +130,7 @@ def run(
     predictions.save(folder / "predictions.npz")
     figures = evaluate.figures(predictions, split, draft, data)
     write_atomically(folder / "figures.json", json.dumps(figures, indent=2))
-    return Result(model, finish(folder / "bundle", draft, figures, card), predictions)
+    return finish(folder / "bundle", draft, figures, card), predictions
 
 
 def finish(folder: Path, draft: Bundle, figures: dict[str, Any], card: Callable[[Manifest], str]) -> Bundle:

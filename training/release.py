@@ -2,6 +2,7 @@
 
     python -m training.release            # hours on two cores; continues where it was stopped
     python -m training.release --only by-beat   # the other protocol's model and figures stay as they ship
+    python -m training.release --remap    # the encoder stays; map, scales, thresholds and figures are made again
 
 Writes ecgwatch/bundles/default.zip, docs/model-card.md and docs/figures/.
 """
@@ -12,15 +13,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from ecgwatch import bundle as bundles
 from ecgwatch import config
+from ecgwatch.errors import ConfigError
 from ecgwatch.records import read_wfdb
-from training import cli, floor, model_card, pipeline, score_graph
+from training import cli, floor, model_card, pipeline, report, run_report, score_graph
 from training.datasets.arrhythmia import DS2, ELIGIBLE_DS1
+from training.datasets.read import read
 from training.parameters import Parameters
 
 SEEDS = (0, 1, 2)
@@ -47,7 +50,6 @@ RUNS: dict[str, list[str]] = {
         "bfloat16",
     ],
 }
-PICTURES = ("losses.png", "reconstructions.png", "map.png", "roc.png")
 
 
 def parameters(name: str) -> Parameters:
@@ -66,7 +68,16 @@ def main() -> None:
     )
     parser.add_argument("--assemble", action="store_true", help="train nothing; join the runs that are there")
     parser.add_argument("--only", choices=RUNS, help="train one protocol; of the other keep what ships")
+    parser.add_argument(
+        "--remap",
+        action="store_true",
+        help="train nothing: to the encoder that ships make map, scales, thresholds and figures again, as this version "
+        "would; the other seeds' figures go, because their encoders do not ship",
+    )
     args = parser.parse_args()
+    if args.remap:
+        remap(args.runs, Path(), Path(config.load().data.directory))
+        return
     names = [args.only] if args.only else list(RUNS)
     for name in () if args.assemble else names:
         for seed in SEEDS:
@@ -90,16 +101,54 @@ def assemble(runs: Path, root: Path, records: Path, names: Sequence[str] = tuple
         by_beat = made["by-beat"][0].manifest
         other = {"text": _by_beat(by_beat), "auroc": by_beat.figures["auroc"], "seeds": seeds["by-beat"]}
         figures["other"] = [other]
+    _ship(draft, figures, runs, root)
+    for name in names:
+        target = root / "docs" / "figures" / name
+        target.mkdir(parents=True, exist_ok=True)
+        for picture in (*report.OF_TRAINING, *report.OF_BUNDLE):
+            shutil.copy(runs / f"{name}-0" / picture, target / picture)
+    file.write_text(json.dumps(seeds, indent=2) + "\n", encoding="utf-8")
+
+
+def remap(runs: Path, root: Path, directory: Path) -> None:
+    """Make all but the encoder of the bundle at `root` again, and pack it; directory: the data directory.
+
+    Raises ConfigError where this version would train another encoder.
+    """
+    shipped = bundles.load("default")
+    wanted = parameters("inter-patient")
+    trained = shipped.manifest.training["parameters"]
+    here, there = _of_encoder(asdict(wanted)), _of_encoder(asdict(Parameters(**trained)))
+    if differing := sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name)):
+        raise ConfigError(f"the encoder that ships was trained with another {', '.join(differing)}: leave out --remap")
+    contract, data, split = read(wanted, directory)
+    folder = runs / "remap"
+    folder.mkdir(parents=True, exist_ok=True)
+    encoder = score_graph.encoder_of(shipped.model)
+    made = {name: shipped.manifest.training[name] for name in ("export_difference", "device")}
+    drawn, predictions = pipeline.complete(encoder, made, wanted, contract, data, split, folder, model_card.render)
+    pictures = run_report.compose(folder, wanted, data, split, drawn, predictions)
+    report.save_pictures(root / "docs" / "figures" / "inter-patient", pictures, report.OF_BUNDLE)
+    file = root / "docs" / "figures" / "auroc.json"
+    seeds = json.loads(file.read_text(encoding="utf-8"))
+    seeds["inter-patient"] = model_card.across_seeds({wanted.seed: drawn.manifest.figures["auroc"]})
+    file.write_text(json.dumps(seeds, indent=2) + "\n", encoding="utf-8")
+    other = {"other": shipped.manifest.figures["other"]} if "other" in shipped.manifest.figures else {}
+    _ship(drawn, {**drawn.manifest.figures, "floor": _floor(directory / "mitdb"), **other}, runs, root)
+
+
+def _of_encoder(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Those parameters that decide what is trained, as JSON has them."""
+    later = ("references", "perplexity", "peers", "log_terms")
+    return {name: value for name, value in json.loads(json.dumps(parameters)).items() if name not in later}
+
+
+def _ship(draft: bundles.Bundle, figures: dict[str, Any], runs: Path, root: Path) -> None:
+    """Pack a bundle with its figures, and write its card, into the repository at `root`."""
     folder = runs / "default"
     finished = pipeline.finish(folder, draft, figures, model_card.render)
     bundles.pack(folder, root / "ecgwatch" / "bundles" / "default.zip")
     (root / "docs" / "model-card.md").write_text(finished.card, encoding="utf-8")
-    for name in names:
-        target = root / "docs" / "figures" / name
-        target.mkdir(parents=True, exist_ok=True)
-        for picture in PICTURES:
-            shutil.copy(runs / f"{name}-0" / picture, target / picture)
-    file.write_text(json.dumps(seeds, indent=2) + "\n", encoding="utf-8")
     print(f"default bundle {finished.sha256[:12]}")
 
 

@@ -6,7 +6,7 @@ Plain arrays in, files out; nothing is computed here that the page does not show
 import base64
 import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,18 +107,18 @@ class Report:
 
 def write(folder: Path, report: Report) -> Path:
     """Write losses.png, reconstructions.png, map.png, roc.png and report.html into a run folder; return the page."""
-    pictures = {
-        "losses.png": losses_picture(report),
-        "reconstructions.png": reconstructions_picture(report),
-        "map.png": map_picture(report),
-        "roc.png": roc_picture(report),
-    }
-    images = {name: _png(figure) for name, figure in pictures.items()}
-    for name, image in images.items():
-        (folder / name).write_bytes(image)
+    images = {**save_pictures(folder, report, OF_TRAINING), **save_pictures(folder, report, OF_BUNDLE)}
     page = folder / "report.html"
     page.write_text(_page(report, images), encoding="utf-8")
     return page
+
+
+def save_pictures(folder: Path, report: Report, drawn: Mapping[str, Callable[[Report], Figure]]) -> dict[str, bytes]:
+    """Draw pictures into a folder; return them by file name."""
+    images = {name: _png(draw(report)) for name, draw in drawn.items()}
+    for name, image in images.items():
+        (folder / name).write_bytes(image)
+    return images
 
 
 def losses_picture(report: Report) -> Figure:
@@ -224,6 +224,13 @@ def roc_picture(report: Report) -> Figure:
     axes.legend(loc="lower right", title="area under the curve", fontsize=9)
     light(axes)
     return figure
+
+
+OF_TRAINING: dict[str, Callable[[Report], Figure]] = {
+    "losses.png": losses_picture,
+    "reconstructions.png": reconstructions_picture,
+}
+OF_BUNDLE: dict[str, Callable[[Report], Figure]] = {"map.png": map_picture, "roc.png": roc_picture}
 
 
 def light(axes: Axes) -> None:

@@ -1,5 +1,6 @@
 """A finished run -> the pictures and the page that `training.report` draws."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -7,10 +8,11 @@ import numpy as np
 import torch
 
 from ecgwatch.beats import ImageContract
+from ecgwatch.bundle import Bundle
 from ecgwatch.scorer import Model
 from training import report
 from training.datasets.dataset import Dataset, Split
-from training.evaluate import TERMS, evaluated
+from training.evaluate import TERMS, Predictions, evaluated
 from training.parameters import Parameters
 from training.pipeline import Result
 from training.train import checkpoint_losses
@@ -22,33 +24,39 @@ BEATS_ONLY = ("keep_mixed_windows", "rr_window")  # parameters that say nothing 
 
 def write(folder: Path, parameters: Parameters, data: Dataset, split: Split, result: Result) -> Path:
     """Write the run's pictures and `report.html`; return the page."""
-    of_images = isinstance(result.bundle.manifest.contract, ImageContract)
+    of_bundle = compose(folder, parameters, data, split, result.bundle, result.predictions)
+    losses = checkpoint_losses(folder / "checkpoint.safetensors")
+    return report.write(folder, replace(of_bundle, losses=losses, examples=_examples(data, split, result)))
+
+
+def compose(
+    folder: Path, parameters: Parameters, data: Dataset, split: Split, bundle: Bundle, predictions: Predictions
+) -> report.Report:
+    """Return what a report shows of a bundle: all but the training's losses and the examples."""
+    of_images = isinstance(bundle.manifest.contract, ImageContract)
     words = report.IMAGES if of_images else report.BEATS
     with np.load(folder / "map.npz", allow_pickle=False) as saved:
         owners = (data.classes if of_images else data.records)[saved["rows"]]
     shown = {k: v for k, v in msgspec.to_builtins(parameters).items() if not (of_images and k in BEATS_ONLY)}
     rows, kinds = _drawn(data, split)
-    encoder = Model(result.bundle.model, provider="cpu", threads=0)
-    predictions = evaluated(result.predictions, split)  # the area under the curves is then that of the tables
-    return report.write(
-        folder,
-        report.Report(
-            words=words,
-            names=data.kinds,
-            title=result.bundle.manifest.name,
-            protocol=result.bundle.manifest.protocol["text"],
-            losses=checkpoint_losses(folder / "checkpoint.safetensors"),
-            examples=_examples(data, split, result),
-            positions=result.bundle.map.positions,
-            owners=owners,
-            placed=result.bundle.map.place(encoder.run(data.x[rows])[0]),
-            kinds=kinds,
-            terms={term: getattr(predictions, term) for term in TERMS},
-            abnormal=~predictions.normal,
-            tables=_tables(result.bundle.manifest.figures, words.one),
-            parameters=shown,
-            versions=result.bundle.manifest.versions,
-        ),
+    encoder = Model(bundle.model, provider="cpu", threads=0)
+    predictions = evaluated(predictions, split)  # the area under the curves is then that of the tables
+    return report.Report(
+        words=words,
+        names=data.kinds,
+        title=bundle.manifest.name,
+        protocol=bundle.manifest.protocol["text"],
+        losses=(),
+        examples=(),
+        positions=bundle.map.positions,
+        owners=owners,
+        placed=bundle.map.place(encoder.run(data.x[rows])[0]),
+        kinds=kinds,
+        terms={term: getattr(predictions, term) for term in TERMS},
+        abnormal=~predictions.normal,
+        tables=_tables(bundle.manifest.figures, words.one),
+        parameters=shown,
+        versions=bundle.manifest.versions,
     )
 
 
