@@ -36,7 +36,7 @@ def test_no_reference_is_of_the_patient_that_is_asked_about(
         return references.by_patient(latents, patients, count, seed)
 
     monkeypatch.setattr(references, "WAYS", {"spy": spy})
-    found = references.cross_validate(bundles.load("default"), beats, split, counts=(100,))
+    found = references.cross_validate(bundles.load("default"), beats, split, counts=(100,), seeds=(0,))
     left_out = [set(PATIENTS) - patients for patients in seen]
     assert sorted(map(sorted, left_out)) == [["a", "e"], ["b", "f"], ["c", "g"], ["d", "h"]]
     assert [(one.way, one.count) for one in found] == [("spy", 100)]
@@ -45,7 +45,7 @@ def test_no_reference_is_of_the_patient_that_is_asked_about(
 
 def test_a_count_that_a_fold_lacks_has_no_figure(data: tuple[Dataset, Split], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(references, "WAYS", {"at random": references.at_random})
-    found = references.cross_validate(bundles.load("default"), *data, counts=(50, 100_000))
+    found = references.cross_validate(bundles.load("default"), *data, counts=(50, 100_000), seeds=(1,))
     assert [one.count for one in found] == [50]
 
 
@@ -73,7 +73,19 @@ def test_costs_and_curve_make_tables_by_count_and_batch(
         (n, batch) for n in (200, 1000) for batch in references.BATCHES
     ]
     assert all(one.whole_us > 0 and one.bare_us > 0 for one in costs)
-    choices = [references.Choice(way, 200, 0.5, 0.625) for way in references.WAYS]
+    choices = [
+        references.Choice(way, 200, seed, 0.5, s) for way in references.WAYS for seed, s in ((0, 0.5), (1, 0.75))
+    ]
     text = references.tables(choices, costs)
-    assert "| 200 | 0.500 | 0.625 | 0.500 | 0.625 | 0.500 | 0.625 |" in text
+    assert "| 200 |" + " 0.500 ± 0.000 | 0.625 ± 0.125 |" * 3 in text
     assert references.Cost(200, 1, 200.0, 150.0).share == 0.25
+
+
+def test_the_default_is_the_largest_count_that_is_as_good_as_the_best() -> None:
+    s = {100: (0.83, 0.85), 500: (0.82, 0.845), 1000: (0.82, 0.83), 2000: (0.9, 0.5)}
+    made = [
+        references.Choice("by patient", count, seed, 0.5, value)
+        for count, of_seeds in s.items()
+        for seed, value in enumerate(of_seeds)
+    ]
+    assert references.chosen([*made, references.Choice("at random", 5000, 0, 0.5, 0.99)]) == 500

@@ -126,6 +126,7 @@ def _references(args: argparse.Namespace, data: Path) -> None:
     (args.out / "references.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     pictures.reference_curve(args.out / "references.png", choices, costs)
     print(references.tables(choices, costs))
+    print(f"\nthe default, by patient: {references.chosen(choices):,} references")
     alone = next(one for one in costs if (one.count, one.batch) == (5000, 1))
     print(
         f"\none beat among 5,000 references: transform {transform:,.0f} us, map {alone.whole_us - alone.bare_us:.0f} us"

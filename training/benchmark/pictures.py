@@ -89,10 +89,13 @@ def reference_curve(
     axes = figure.subplots()
     us = {one.count: one.whole_us for one in costs if one.batch == batch}
     for way, colour in zip(references.WAYS, (NORMAL, ABNORMAL, "#009e73"), strict=True):
-        line = [one for one in choices if one.way == way and one.count in us]
-        axes.plot([us[one.count] for one in line], [one.s for one in line], "o-", color=colour, label=way)
-        for one in line if way == "by patient" else ():
-            axes.annotate(f"{one.count:,}", (us[one.count], one.s), (0, 6), textcoords="offset points", fontsize=7)
+        of_way = {count: [one.s for one in choices if (one.way, one.count) == (way, count)] for count in us}
+        x = [us[count] for count, s in of_way.items() if s]
+        means, spreads = ([float(of(s)) for s in of_way.values() if s] for of in (np.mean, np.std))
+        axes.errorbar(x, means, spreads, fmt="o-", color=colour, label=way, capsize=2)
+        for count, s in of_way.items() if way == "by patient" else ():
+            if s:
+                axes.annotate(f"{count:,}", (us[count], np.mean(s)), (0, 6), textcoords="offset points", fontsize=7)
     axes.set_xlabel(f"microseconds per beat, one core, batch {batch}")
     axes.set_ylabel("AUROC of S, patients left out of the map")
     axes.legend(frameon=False, title="references chosen", fontsize=8)

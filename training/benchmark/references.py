@@ -5,12 +5,14 @@ beats come from the other folds' patients. So the map has never seen the patient
 seen his normal beats, as it has seen those of every choice that is compared. DS2 is not looked at.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from sklearn.cluster import MiniBatchKMeans
+from tqdm import tqdm
 
 from ecgwatch.bundle import Bundle
 from ecgwatch.scorer import WHOLE, Model
@@ -21,7 +23,9 @@ from training.benchmark.tables import scaled
 from training.calibrate import ALPHA
 from training.datasets.dataset import Dataset, Split
 
-COUNTS = (500, 1000, 2000, 5000, 10_000, 20_000, 40_000)
+COUNTS = (200, 500, 1000, 2000, 5000, 10_000, 20_000, 40_000)
+SEEDS = (0, 1, 2)
+AS_GOOD = 0.01  # S within it of the best is taken to be as good: draws of references differ by as much
 FOLDS = 4
 CLUSTERS = 100
 BATCHES = (1, 64, 1024)
@@ -31,10 +35,11 @@ _REPEATS_S = 1.0  # how long each cost is measured
 
 @dataclass(frozen=True)
 class Choice:
-    """How good a choice of references is: mean AUROC over folds, N against the rest."""
+    """How good a choice of references is: mean AUROC over folds, N against the rest; seed: of the draw."""
 
     way: str
     count: int
+    seed: int
     d: float
     s: float
 
@@ -78,9 +83,12 @@ WAYS: dict[str, Callable[[np.ndarray, np.ndarray, int, int], np.ndarray]] = {
 
 
 def cross_validate(
-    bundle: Bundle, beats: Dataset, split: Split, counts: Sequence[int] = COUNTS, seed: int = 0
+    bundle: Bundle, beats: Dataset, split: Split, counts: Sequence[int] = COUNTS, seeds: Sequence[int] = SEEDS
 ) -> list[Choice]:
-    """Return the figures of each way and count, over the folds of the split's training patients."""
+    """Return the figures of each way, count and seed, over the folds of the split's training patients.
+
+    A count that the patients of a fold's map do not have is left out.
+    """
     encoder = Model(bundle.model, provider="cpu", threads=0)
     trained = sorted(set(beats.records[split.train].tolist()))
     folds = [trained[start::FOLDS] for start in range(FOLDS)]
@@ -90,21 +98,28 @@ def cross_validate(
     usable = np.isin(every, split.train)
     held_out, held_out_nse = encoder.run(beats.x[split.calibration])
     choices = []
-    for name, way in WAYS.items():
-        for count in counts:
-            figures = []
-            for fold in folds:
-                asked = np.isin(records, fold)
-                pool = np.flatnonzero(usable & ~asked)
-                if count > len(pool):
-                    continue
-                rows = pool[way(latents[pool], records[pool], count, seed)]
-                found = _terms(bundle, latents[rows], (latents[asked], held_out))
-                s = ALPHA * scaled(nse[asked], held_out_nse) + (1 - ALPHA) * scaled(*found)
-                figures.append([float(auroc(one, abnormal[asked])[0]) for one in (found[0], s)])
-            if len(figures) == len(folds):
-                choices.append(Choice(name, count, *np.mean(figures, axis=0).tolist()))
+    tasks = list(itertools.product(WAYS, counts, seeds))
+    for name, count, seed in tqdm(tasks, desc="choices of references", unit="choice"):
+        figures = []
+        for fold in folds:
+            asked = np.isin(records, fold)
+            pool = np.flatnonzero(usable & ~asked)
+            if count > len(pool):
+                break
+            rows = pool[WAYS[name](latents[pool], records[pool], count, seed)]
+            found = _terms(bundle, latents[rows], (latents[asked], held_out))
+            s = ALPHA * scaled(nse[asked], held_out_nse) + (1 - ALPHA) * scaled(*found)
+            figures.append([float(auroc(one, abnormal[asked])[0]) for one in (found[0], s)])
+        if len(figures) == len(folds):
+            choices.append(Choice(name, count, seed, *np.mean(figures, axis=0).tolist()))
     return choices
+
+
+def chosen(choices: Sequence[Choice], way: str = "by patient") -> int:
+    """Return the count of the default: the largest whose S, a mean over seeds, is as good as the best."""
+    of_way = [one for one in choices if one.way == way]
+    s = {count: float(np.mean([one.s for one in of_way if one.count == count])) for count in {c.count for c in of_way}}
+    return max(count for count, value in s.items() if value >= max(s.values()) - AS_GOOD)
 
 
 def _terms(bundle: Bundle, references: np.ndarray, asked: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -162,13 +177,15 @@ def _in_turn(one: Model, other: Model, x: np.ndarray) -> tuple[float, float]:
 
 
 def tables(choices: Sequence[Choice], costs: Sequence[Cost]) -> str:
-    """Return the curve and the costs as two Markdown tables."""
+    """Return the curve (mean and standard deviation over seeds) and the costs as two Markdown tables."""
     counts = sorted({one.count for one in choices})
     lines = [["references", *(f"{way}: {term}" for way in WAYS for term in "DS")]]
     lines.append(["---:"] * len(lines[0]))
     for count in counts:
-        of_count = {one.way: one for one in choices if one.count == count}
-        cells = [f"{value:.3f}" for way in WAYS for value in (of_count[way].d, of_count[way].s)]
+        cells = []
+        for way, term in itertools.product(WAYS, "ds"):
+            found = [getattr(one, term) for one in choices if (one.way, one.count) == (way, count)]
+            cells.append(f"{np.mean(found):.3f} ± {np.std(found):.3f}")
         lines.append([f"{count:,}", *cells])
     costly = [["references", *(f"batch {batch}" for batch in BATCHES)], ["---:"] * (1 + len(BATCHES))]
     for count in sorted({one.count for one in costs}):
