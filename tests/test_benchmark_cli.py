@@ -50,7 +50,7 @@ def test_every_way_gets_a_row_and_the_same_points(runs: Path, capsys: pytest.Cap
     printed = capsys.readouterr().out
     assert (runs / "out" / "tables.md").read_text() in printed
     assert "| virtual peers |" in printed and "3 anomalous" in printed
-    for picture in ("d.png", "s.png", "s_best.png", "maps.png"):
+    for picture in ("d.png", "s.png", "s_best.png", f"maps-{EXPERIMENT.name}.png"):
         assert (runs / "out" / picture).stat().st_size > 0
     with (runs / "out" / "differences.csv").open() as opened:
         assert {row["against"] for row in csv.DictReader(opened)} == set(tables.AGAINST)

@@ -101,6 +101,14 @@ def test_all_abnormal_points_and_enough_normal_ones_are_tested() -> None:
         assert len(rows) == count and abnormal[rows].sum() == abnormal.sum()
 
 
+def test_the_shortened_form_is_smaller_and_says_so_in_its_folders_name() -> None:
+    (one, *classes) = experiments(["arrhythmia"], quick=True)
+    assert one.name == "by-beat-0-quick" and len(classes) == 5
+    rows = choose_test(np.arange(9000) < 4000, 0, one.size)
+    assert (rows < 4000).sum() == one.size.most_abnormal and (rows >= 4000).sum() == one.size.least_normal
+    assert len(set(rows.tolist())) == len(rows)
+
+
 def test_the_tables_figures_are_those_of_the_saved_distances(placed: dict[str, placements.Placed]) -> None:
     rng = np.random.default_rng(4)
     nse, held_out = rng.random(80) + ABNORMAL, rng.random(100)

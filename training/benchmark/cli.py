@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="placement: ways to place one beat in a t-SNE map, and the joint map of the paper; crowd: what the number "
         "of anomalies does to the joint map; references: which normal beats enter the map, and what they cost",
     )
-    parser.add_argument("--quick", action="store_true", help="one seed, ECG only, little training; marked as such")
+    parser.add_argument("--quick", action="store_true", help="one seed, ECG only, little training, fewer points")
     parser.add_argument(
         "--dataset", nargs="+", choices=DATASETS, default=DATASETS, metavar="SET", help="default: %(default)s"
     )
@@ -81,9 +81,9 @@ def _placement(args: argparse.Namespace, data: Path) -> None:
     text = "\n\n".join([tables.PROTOCOL_QUICK if args.quick else tables.PROTOCOL, *parts]) + "\n"
     (args.out / f"tables{suffix}.md").write_text(text, encoding="utf-8")
     print(text)
-    first = saved[0]
-    if {tables.JOINT, tables.OURS} <= set(first.ways):
-        pictures.maps(args.out / f"maps{suffix}.png", dict(first.ways), first.abnormal)
+    for one in saved:
+        if one.experiment.seed == 0 and {tables.JOINT, tables.OURS} <= set(one.ways):
+            pictures.maps(args.out / f"maps-{one.experiment.name}.png", one.ways, one.abnormal)
 
 
 def _crowd(args: argparse.Namespace, data: Path) -> None:

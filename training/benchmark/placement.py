@@ -1,7 +1,7 @@
 """One beat at a time: the frozen map beside the joint map of the paper, and beside every published way out.
 
     ecgwatch benchmark placement            # hours; goes on where it was stopped
-    ecgwatch benchmark placement --quick    # one seed, ECG only, little training; meant for 30 minutes on two cores
+    ecgwatch benchmark placement --quick    # one seed, ECG only, little training, fewer points: under half an hour
 
 Three steps, each saved: train a model (as `ecgwatch train` would, in the same run folder), encode its points, place
 them in every way of `placements`. Tables and pictures are then made from what is saved (`tables`).
@@ -23,12 +23,26 @@ from training.datasets.read import read
 from training.models import BetaVAE, Serving, unit_latents
 from training.parameters import CLASSES, Parameters
 
-REFERENCES = 5000  # as in the paper's maps (figure 3)
-TEST = 5000  # test points, at least, as there; all abnormal ones are among them
-LEAST_NORMAL = 2500
 HELD_OUT = 2000  # normal points that set the scale of D and NSE
-QUICK_EPOCHS, QUICK_COOLDOWN = 4, 1
-QUICK_BEATS = 15_000  # of training
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is trained and placed; None: what the model's parameters say, all that there is.
+
+    test: test points, at least; least_normal: of them; most_abnormal: of them, all where it is None.
+    """
+
+    references: int = 5000  # as in the paper's maps (figure 3), and so the test points
+    test: int = 5000
+    least_normal: int = 2500
+    most_abnormal: int | None = None
+    beats: int | None = None
+    epochs: tuple[int, int] | None = None  # and cool-down
+
+
+FULL = Size()
+QUICK = Size(references=2000, test=2000, least_normal=1000, most_abnormal=1000, beats=6000, epochs=(4, 1))
 
 
 @dataclass(frozen=True)
@@ -39,6 +53,11 @@ class Experiment:
     normal: tuple[str, ...]
     seed: int
     quick: bool = False
+
+    @property
+    def size(self) -> Size:
+        """Return how much is trained and placed."""
+        return QUICK if self.quick else FULL
 
     @property
     def name(self) -> str:
@@ -93,15 +112,17 @@ def encode(experiment: Experiment, base: Parameters, data: Path, folder: Path) -
     _, inputs, split = read(parameters, data)
     x, kinds, rows = inputs.x, inputs.classes, split.train
     groups = inputs.records if experiment.dataset == "arrhythmia" else kinds  # references are drawn evenly from each
-    if experiment.quick:
-        parameters = replace(parameters, epochs=QUICK_EPOCHS, cooldown=QUICK_COOLDOWN)
-        rows = rows[reference_map.choose(groups[rows], QUICK_BEATS, experiment.seed)]
+    size = experiment.size
+    if size.epochs:
+        parameters = replace(parameters, epochs=size.epochs[0], cooldown=size.epochs[1])
+    if size.beats:
+        rows = rows[reference_map.choose(groups[rows], size.beats, experiment.seed)]
     train.open_run(folder, parameters)
     model = train.fit(x[rows], x[split.calibration], parameters, folder, torch.device("cpu"))
     if parameters.unit_latents:
         unit_latents(model, torch.from_numpy(x[rows]))
     abnormal = ~np.isin(kinds, experiment.normal)
-    test = choose_test(abnormal[split.test], experiment.seed)
+    test = choose_test(abnormal[split.test], experiment.seed, size)
     held_out = np.random.default_rng(experiment.seed).permutation(split.calibration)[:HELD_OUT]
     parts = {"train": rows, "held_out": held_out, "test": split.test[test]}
     arrays: dict[str, Any] = {}
@@ -110,7 +131,7 @@ def encode(experiment: Experiment, base: Parameters, data: Path, folder: Path) -
     np.savez_compressed(
         folder / "points.npz",
         **arrays,
-        references=reference_map.choose(groups[rows], REFERENCES, experiment.seed),
+        references=reference_map.choose(groups[rows], size.references, experiment.seed),
         abnormal=abnormal[parts["test"]],
         kinds=kinds[parts["test"]],
         perplexity=parameters.perplexity,
@@ -118,11 +139,14 @@ def encode(experiment: Experiment, base: Parameters, data: Path, folder: Path) -
     )
 
 
-def choose_test(abnormal: np.ndarray, seed: int) -> np.ndarray:
-    """Return positions of all abnormal points and of as many normal ones as make TEST in all, int[.], in order."""
-    normal = np.random.default_rng(seed).permutation(np.flatnonzero(~abnormal))
-    count = max(LEAST_NORMAL, TEST - int(abnormal.sum()))
-    return np.sort(np.concatenate([np.flatnonzero(abnormal), normal[:count]]))
+def choose_test(abnormal: np.ndarray, seed: int, size: Size = FULL) -> np.ndarray:
+    """Return positions of the abnormal points and of as many normal ones as the size asks for, int[.], in order."""
+    rng = np.random.default_rng(seed)
+    normal, chosen = rng.permutation(np.flatnonzero(~abnormal)), np.flatnonzero(abnormal)
+    if size.most_abnormal is not None:
+        chosen = rng.permutation(chosen)[: size.most_abnormal]
+    count = max(size.least_normal, size.test - len(chosen))
+    return np.sort(np.concatenate([chosen, normal[:count]]))
 
 
 def place(folder: Path, seed: int) -> None:

@@ -45,7 +45,8 @@ joint map, D's from its references among each other. Intervals: 95 %, 1,000 pair
 What was not computed is empty."""
 PROTOCOL_QUICK = """# Placement: tables of the shortened form
 
-**Shortened: 5 epochs on 15,000 beats, one seed. The models are not fully trained; tables.md has those that are.**"""
+**Shortened: 5 epochs on 6,000 beats, 2,000 references, at most 1,000 anomalies, one seed. The models are not fully
+trained; tables.md has those that are.**"""
 AGAINST = (JOINT, LATENT, LATENT_ALL)  # each way is compared with those that it has to be as good as
 
 
