@@ -73,7 +73,7 @@ def crowds(file: Path, draws: Mapping[str, Sequence[crowd.Draw]]) -> None:
             errors = [1.96 * crowd.standard_error(of_count) for of_count in values]
             axes.errorbar(counts, list(map(np.mean, values)), errors, fmt="o-", color=colour, label=label, capsize=2)
         axes.set_xscale("log")
-        axes.set_xlabel("anomalies among 1,000 normal test points")
+        axes.set_xlabel(f"anomalies among {crowd.NORMAL:,} normal test points")
         axes.set_ylabel("AUROC of D")
         axes.set_title(task, fontsize=10)
         axes.legend(frameon=False, fontsize=8)
