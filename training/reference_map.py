@@ -5,7 +5,6 @@ from openTSNE import TSNE, TSNEEmbedding
 
 from ecgwatch.tsne_map import PEERS, ReferenceMap, mean_z
 
-
 SMALL = 3000  # points; below it Barnes-Hut is the quicker way to the same gradient (1,000 points: 6 s against 23 s)
 
 

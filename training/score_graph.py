@@ -5,9 +5,10 @@
 The definition, with its derivation, is `ecgwatch.tsne_map`; here it is in nodes that CPU and CUDA have.
 
 A TopK over all references would cost more than all the rest: onnxruntime's heap is mended at each of hundreds of
-insertions. So the search has two stages, and is exact all the same. References stand in chunks; the k nearest lie in
-the k chunks whose nearest member is nearest; only the members of these are compared one by one. Neighbouring references
-share a chunk, so that the second TopK meets its values nearly in order, where its heap stays as it is. The distances of
+insertions. So the search has two stages. References stand in chunks, neighbours together; the k nearest lie in those
+chunks whose nearest member is nearest, and only the members of these are compared one by one. k chunks are always
+enough; as neighbours share chunks far fewer are, and how many is measured on the references themselves (`_enough`). The
+second TopK meets its values nearly in order, where its heap stays as it is. The distances of
 the k that are found are then taken afresh, by differences: what |r|^2 - 2 x r loses in float32, and how that depends on
 the size of the batch, touches the choice between references that are as good as equally far, and no value.
 
@@ -28,6 +29,8 @@ from ecgwatch.bundle import Scale
 from ecgwatch.scorer import ENCODER, LEAST, linear
 from ecgwatch.tsne_map import FIRST_GUESS, MAX_EXPONENT, MAX_STEP, MIN_MASS, MIN_VARIANCE, TINY, ReferenceMap
 
+SAMPLED = 1000  # references whose neighbours are looked at, about
+MARGIN = 1.3
 _FAR = 1e30  # squared distance of a reference that only fills up a chunk
 _PREFIX = "map/"
 
@@ -89,9 +92,10 @@ class _Nodes:
 def _nearest(op: _Nodes, precise: _Nodes, latents: str, reference_map: ReferenceMap) -> str:
     """Squared distances to the nearest references, in no order: double[n, k, 1]."""
     k, latent = reference_map.neighbours, reference_map.latents.shape[1]
-    references = _chunks(reference_map)
-    count, size = references.shape[:2]
-    taken = min(k, count)
+    chunks = _chunks(reference_map)
+    count, size = chunks.shape
+    taken = _enough(reference_map, chunks)
+    references = np.where(chunks[..., None] < 0, np.float32(np.nan), reference_map.latents[chunks])
     # c the centre: a reference as (c - r, |r - c|^2 / 2) and a beat as (x - c, 1). Their products order references by
     # distance, their sum is x - r.
     away = reference_map.centre - references
@@ -163,16 +167,30 @@ def _measured(op: _Nodes, term: str, scale: Scale) -> str:
 
 
 def _chunks(reference_map: ReferenceMap) -> np.ndarray:
-    """Return the references in an even number of chunks, float32[chunks, members, d]; NaN fills up the last.
+    """Return the references in an even number of chunks, int[chunks, members]; -1 fills up the last.
 
-    With the square root of n / k members to a chunk, both stages compare about the same number of values.
+    With about the square root of n / k members to a chunk, both stages compare about the same number of values.
     """
     n = len(reference_map.latents)
-    size = max(1, round(math.sqrt(n / reference_map.neighbours)))
-    latents = reference_map.latents
-    padded = np.full((-(-n // (2 * size)) * 2 * size, latents.shape[1]), np.nan, np.float32)
-    padded[:n] = latents[_neighbours_together(latents, np.arange(n), size)]
-    return padded.reshape(-1, size, latents.shape[1])
+    size = max(1, round(math.sqrt(2 * n / reference_map.neighbours)))
+    padded = np.full(-(-n // (2 * size)) * 2 * size, -1)
+    padded[:n] = _neighbours_together(reference_map.latents, np.arange(n), size)
+    return padded.reshape(-1, size)
+
+
+def _enough(reference_map: ReferenceMap, chunks: np.ndarray) -> int:
+    """How many of the nearest chunks are searched: MARGIN times what any reference's own neighbours lie in, k at most.
+
+    Real beats near and far stay below it (tests); latents without any structure come to k.
+    """
+    k, latents = reference_map.neighbours, reference_map.latents
+    chunk = np.empty(len(latents), int)
+    chunk[chunks[chunks >= 0]] = np.nonzero(chunks >= 0)[0]
+    most = 0
+    for x in latents[:: max(1, len(latents) // SAMPLED)].astype(np.float64):
+        nearest = np.argpartition(((latents - x) ** 2).sum(axis=1), k - 1)[:k]
+        most = max(most, len(np.unique(chunk[nearest])))
+    return min(k, len(chunks), math.ceil(MARGIN * most))
 
 
 def _neighbours_together(points: np.ndarray, rows: np.ndarray, size: int) -> np.ndarray:
