@@ -3,59 +3,77 @@
 import argparse
 import json
 import os
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from ecgwatch.config import Settings
 from ecgwatch.errors import ConfigError
 
 DATASETS = ("arrhythmia", "mnist", "fashion-mnist")
+PRECISIONS = ("float32", "bfloat16")
+TRAINING = ("epochs", "cooldown", "precision")  # parameters that may be other than the release's
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `ecgwatch benchmark`."""
-    parser.add_argument(
-        "what",
-        choices=("placement", "crowd", "references"),
-        help="placement: ways to place one beat in a t-SNE map, and the joint map of the paper; crowd: what the number "
-        "of anomalies does to the joint map; references: which normal beats enter the map, and what they cost",
+    """Add the comparisons of `ecgwatch benchmark`, each with its options."""
+    kinds = parser.add_subparsers(title="comparisons", metavar="COMPARISON", required=True)
+    placement = _kind(
+        kinds, "placement", _placement, "ways to place one beat in a t-SNE map, and the joint map of the paper"
     )
-    parser.add_argument("--quick", action="store_true", help="one seed, ECG only, little training, fewer points")
-    parser.add_argument(
-        "--dataset", nargs="+", choices=DATASETS, default=DATASETS, metavar="SET", help="default: %(default)s"
-    )
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="of the models, those of these folder names alone")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="data directory (default: [data] directory)")
-    parser.add_argument(
-        "--runs", type=Path, default=Path("runs/release"), metavar="DIR", help="run folders (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("docs/placement"), metavar="DIR", help="tables (default: %(default)s)"
-    )
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="models at once, one core each")
-    parser.add_argument("--tables-only", action="store_true", help="compute nothing; tables of what is there")
+    crowd = _kind(kinds, "crowd", _crowd, "what the number of anomalies does to the joint map's figure")
+    references = _kind(kinds, "references", _references, "which normal beats enter the map, and what they cost")
+    placement.add_argument("--quick", action="store_true", help="one seed, ECG only, little training, fewer points")
+    placement.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="models at once, one core each")
+    for name in TRAINING:
+        text = "of training, where not the release's (images: the paper's); the tables name the epochs"
+        values: dict[str, Any] = {"choices": PRECISIONS} if name == "precision" else {"type": int}
+        placement.add_argument(f"--{name}", help=text, **values)
+    for one in (placement, references):
+        one.add_argument("--data", type=Path, metavar="DIR", help="data directory (default: [data] directory)")
+    for one in (placement, crowd):
+        one.add_argument(
+            "--dataset", nargs="+", choices=DATASETS, default=DATASETS, metavar="SET", help="default: %(default)s"
+        )
+        one.add_argument("--only", nargs="+", metavar="NAME", help="of the models, those of these folder names alone")
+        one.add_argument(
+            "--runs", type=Path, default=Path("runs/release"), metavar="DIR", help="run folders (default: %(default)s)"
+        )
+        one.add_argument("--tables-only", action="store_true", help="compute nothing; tables of what is there")
+    for one in (placement, crowd, references):
+        one.add_argument(
+            "--out", type=Path, default=Path("docs/placement"), metavar="DIR", help="tables (default: %(default)s)"
+        )
+
+
+def _kind(kinds: Any, name: str, function: Callable[..., None], text: str) -> argparse.ArgumentParser:
+    parser = kinds.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser.set_defaults(comparison=function)
+    return parser
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Compute what is missing, then write tables and pictures; returns the exit code."""
-    data = args.data or Path(settings.data.directory)
-    if args.jobs < 1:
-        raise ConfigError("--jobs must be above 0")
-    {"placement": _placement, "crowd": _crowd, "references": _references}[args.what](args, data)
+    args.comparison(args, settings)
     return 0
 
 
-def _placement(args: argparse.Namespace, data: Path) -> None:
+def _placement(args: argparse.Namespace, settings: Settings) -> None:
     from training import release
     from training.benchmark import pictures, placement, tables
     from training.parameters import defaults
 
+    if args.jobs < 1:
+        raise ConfigError("--jobs must be above 0")
     chosen = placement.experiments(["arrhythmia"] if args.quick else args.dataset, args.quick)
     if args.only:
         chosen = [one for one in chosen if one.name in args.only]
     if not args.tables_only:
         base = {name: defaults(name) for name in args.dataset} | {"arrhythmia": release.parameters("by-beat")}
-        placement.run(chosen, base, data, args.runs, args.jobs)
+        given = {name: value for name in TRAINING if (value := getattr(args, name)) is not None}
+        base = {name: replace(of_data, **given) for name, of_data in base.items()}
+        placement.run(chosen, base, args.data or Path(settings.data.directory), args.runs, args.jobs)
     saved = [one for experiment in chosen if (one := tables.read(experiment, args.runs / experiment.name))]
     if not saved:
         raise ConfigError(f"--runs {args.runs} holds nothing to make tables of; run without --tables-only first")
@@ -78,30 +96,37 @@ def _placement(args: argparse.Namespace, data: Path) -> None:
     parts.append(f"## Virtual peers against the joint map and latent neighbours\n\n{tables.comparison(differences)}")
     parts.append(f"## Alpha without labels\n\n{tables.alpha_gap(rows)}")
     parts.append(f"## Training\n\n{tables.training(rows)}")
-    text = "\n\n".join([tables.PROTOCOL_QUICK if args.quick else tables.PROTOCOL, *parts]) + "\n"
-    (args.out / f"tables{suffix}.md").write_text(text, encoding="utf-8")
-    print(text)
+    _write(args.out / f"tables{suffix}.md", [tables.PROTOCOL_QUICK if args.quick else tables.PROTOCOL, *parts])
     for one in saved:
         if one.experiment.seed == 0 and {tables.JOINT, tables.OURS} <= set(one.ways):
             pictures.maps(args.out / f"maps-{one.experiment.name}.png", one.ways, one.abnormal)
 
 
-def _crowd(args: argparse.Namespace, data: Path) -> None:
+def _crowd(args: argparse.Namespace, settings: Settings) -> None:
     from training.benchmark import crowd, pictures, placement
 
-    made = {}
-    for one in placement.experiments(args.dataset, args.quick):
+    made, said = {}, ["# The joint map and the crowd\n\nWritten by `ecgwatch benchmark crowd`; docs/placement.md."]
+    for one in placement.experiments(args.dataset):
         folder = args.runs / one.name
         if (args.only is None and one.normal == ("N",) and one.seed == 0) or one.name in (args.only or ()):
             if not (folder / "points.npz").exists():
                 raise ConfigError(f"{folder} holds no points yet: run 'ecgwatch benchmark placement' first")
             draws = crowd.read(folder / "crowd.csv") if args.tables_only else crowd.run(folder, one.seed)
             made[f"{one.dataset}: {one.title}"] = draws
-            print(f"\n{one.name}\n\n{crowd.table(draws)}")
+            said.append(f"## {one.dataset}: {one.title}\n\n{crowd.table(draws)}")
     pictures.crowds(args.out / "crowd.png", made)
+    _write(args.out / "crowd.md", said)
 
 
-def _references(args: argparse.Namespace, data: Path) -> None:
+def _write(file: Path, parts: Sequence[str]) -> None:
+    """Write a page, and print it."""
+    text = "\n\n".join(parts) + "\n"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    print(text)
+
+
+def _references(args: argparse.Namespace, settings: Settings) -> None:
     import numpy as np
 
     from ecgwatch import bundle as bundles
@@ -111,7 +136,7 @@ def _references(args: argparse.Namespace, data: Path) -> None:
     from training.parameters import Parameters
 
     bundle = bundles.load("default")
-    _, beats, split = read(Parameters(), data)
+    _, beats, split = read(Parameters(), args.data or Path(settings.data.directory))
     choices = references.cross_validate(bundle, beats, split)
     latents = Model(bundle.model, "cpu", 0).run(beats.x[split.train])[0]
     x = np.ascontiguousarray(beats.x[split.calibration][: max(references.BATCHES)])
@@ -125,9 +150,15 @@ def _references(args: argparse.Namespace, data: Path) -> None:
     }
     (args.out / "references.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     pictures.reference_curve(args.out / "references.png", choices, costs)
-    print(references.tables(choices, costs))
-    print(f"\nthe default, by patient: {references.chosen(choices):,} references")
     alone = next(one for one in costs if (one.count, one.batch) == (5000, 1))
-    print(
-        f"\none beat among 5,000 references: transform {transform:,.0f} us, map {alone.whole_us - alone.bare_us:.0f} us"
+    _write(
+        args.out / "references.md",
+        [
+            "# References: how many, which, at what cost",
+            "Written by `ecgwatch benchmark references`; docs/placement.md.",
+            references.tables(choices, costs),
+            f"The default, by patient: {references.chosen(choices):,} references.",
+            f"One beat among 5,000 references: transform {transform:,.0f} us of CPU, map "
+            f"{alone.whole_us - alone.bare_us:.0f} us.",
+        ],
     )

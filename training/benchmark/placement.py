@@ -114,7 +114,8 @@ def encode(experiment: Experiment, base: Parameters, data: Path, folder: Path) -
     groups = inputs.records if experiment.dataset == "arrhythmia" else kinds  # references are drawn evenly from each
     size = experiment.size
     if size.epochs:
-        parameters = replace(parameters, epochs=size.epochs[0], cooldown=size.epochs[1])
+        # the release's bfloat16 is slow on processors that lack it
+        parameters = replace(parameters, epochs=size.epochs[0], cooldown=size.epochs[1], precision="float32")
     if size.beats:
         rows = rows[reference_map.choose(groups[rows], size.beats, experiment.seed)]
     train.open_run(folder, parameters)
