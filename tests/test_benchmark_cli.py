@@ -69,6 +69,14 @@ def test_what_another_machine_computed_stays_in_the_tables(runs: Path) -> None:
     assert "| virtual peers | .875 |" in (out / "tables.md").read_text()
 
 
+def test_training_may_be_other_than_the_releases(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bases = []
+    monkeypatch.setattr(placement, "run", lambda chosen, base, *rest: bases.append(base["mnist"]))
+    assert _benchmark(runs, "placement", "--epochs", "3", "--precision", "bfloat16") == 0
+    assert _benchmark(runs, "placement") == 0
+    assert [(one.epochs, one.precision) for one in bases] == [(3, "bfloat16"), (20, "float32")]
+
+
 def test_what_is_placed_is_not_placed_again(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for ways in (placements.WAYS, placements.WITH_ALL):
         for name in ways:
