@@ -1,12 +1,14 @@
 """Which references serve: folds of patients, ways to choose, and what a map costs."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from ecgwatch import bundle as bundles
 from ecgwatch.beats import Contract
 from tests.test_pipeline import made_record
-from training.benchmark import references
+from training.benchmark import pictures, references
 from training.datasets.arrhythmia import join, record_beats
 from training.datasets.dataset import Dataset, Split
 
@@ -64,7 +66,7 @@ def test_the_same_number_of_each_patient_is_chosen_as_far_as_he_has_them() -> No
 
 
 def test_costs_and_curve_make_tables_by_count_and_batch(
-    data: tuple[Dataset, Split], monkeypatch: pytest.MonkeyPatch
+    data: tuple[Dataset, Split], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(references, "_REPEATS_S", 0.0)
     bundle = bundles.load("default")
@@ -79,6 +81,8 @@ def test_costs_and_curve_make_tables_by_count_and_batch(
     text = references.tables(choices, costs)
     assert "| 200 |" + " 0.500 ± 0.000 | 0.625 ± 0.125 |" * 3 in text
     assert references.Cost(200, 1, 200.0, 150.0).share == 0.25
+    pictures.reference_curve(tmp_path / "curve.png", choices, costs)
+    assert (tmp_path / "curve.png").stat().st_size > 0
 
 
 def test_the_default_is_the_largest_count_that_is_as_good_as_the_best() -> None:

@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         text = "of training, where not the release's (images: the paper's); the tables name the epochs"
         values: dict[str, Any] = {"choices": PRECISIONS} if name == "precision" else {"type": int}
         placement.add_argument(f"--{name}", help=text, **values)
+    references.add_argument("--costs-only", action="store_true", help="time again, and keep the figures in --out")
     for one in (placement, references):
         one.add_argument("--data", type=Path, metavar="DIR", help="data directory (default: [data] directory)")
     for one in (placement, crowd):
@@ -137,7 +138,13 @@ def _references(args: argparse.Namespace, settings: Settings) -> None:
 
     bundle = bundles.load("default")
     _, beats, split = read(Parameters(), args.data or Path(settings.data.directory))
-    choices = references.cross_validate(bundle, beats, split)
+    file = args.out / "references.json"
+    if args.costs_only:
+        if not file.exists():
+            raise ConfigError(f"{file} is missing: run without --costs-only first")
+        choices = [references.Choice(**one) for one in json.loads(file.read_text(encoding="utf-8"))["choices"]]
+    else:
+        choices = references.cross_validate(bundle, beats, split)
     latents = Model(bundle.model, "cpu", 0).run(beats.x[split.train])[0]
     x = np.ascontiguousarray(beats.x[split.calibration][: max(references.BATCHES)])
     costs = references.costs(bundle, x, latents)
@@ -148,7 +155,7 @@ def _references(args: argparse.Namespace, settings: Settings) -> None:
         "costs": [asdict(one) for one in costs],
         "transform_us": transform,
     }
-    (args.out / "references.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     pictures.reference_curve(args.out / "references.png", choices, costs)
     alone = next(one for one in costs if (one.count, one.batch) == (5000, 1))
     _write(

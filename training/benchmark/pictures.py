@@ -81,25 +81,25 @@ def crowds(file: Path, draws: Mapping[str, Sequence[crowd.Draw]]) -> None:
     _save(figure, file)
 
 
-def reference_curve(
-    file: Path, choices: Sequence[references.Choice], costs: Sequence[references.Cost], batch: int = 64
-) -> None:
-    """Draw AUROC of S against what the whole score costs, a line for each way to choose references."""
-    figure = Figure(figsize=(6, 3.8), layout="constrained")
-    axes = figure.subplots()
-    us = {one.count: one.whole_us for one in costs if one.batch == batch}
+def reference_curve(file: Path, choices: Sequence[references.Choice], costs: Sequence[references.Cost]) -> None:
+    """Draw AUROC of S and what the map costs, both against the number of references."""
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
     for way, colour in zip(references.WAYS, (NORMAL, ABNORMAL, "#009e73"), strict=True):
-        of_way = {count: [one.s for one in choices if (one.way, one.count) == (way, count)] for count in us}
-        x = [us[count] for count, s in of_way.items() if s]
-        means, spreads = ([float(of(s)) for s in of_way.values() if s] for of in (np.mean, np.std))
-        axes.errorbar(x, means, spreads, fmt="o-", color=colour, label=way, capsize=2)
-        for count, s in of_way.items() if way == "by patient" else ():
-            if s:
-                axes.annotate(f"{count:,}", (us[count], np.mean(s)), (0, 6), textcoords="offset points", fontsize=7)
-    axes.set_xlabel(f"microseconds per beat, one core, batch {batch}")
-    axes.set_ylabel("AUROC of S, patients left out of the map")
-    axes.legend(frameon=False, title="references chosen", fontsize=8)
-    light(axes)
+        counts = sorted({one.count for one in choices if one.way == way})
+        s = [[one.s for one in choices if (one.way, one.count) == (way, count)] for count in counts]
+        left.errorbar(counts, list(map(np.mean, s)), list(map(np.std, s)), fmt="o-", color=colour, label=way, capsize=2)
+    left.set_ylabel("AUROC of S, patients left out of the map")
+    for batch, colour in zip(references.BATCHES, (NORMAL, ABNORMAL, "#009e73"), strict=True):
+        line = [one for one in costs if one.batch == batch]
+        us = [one.whole_us - one.bare_us for one in line]
+        right.plot([one.count for one in line], us, "o-", color=colour, label=f"batch {batch:,}")
+    right.set_ylabel("the map, microseconds per beat, one core")
+    for axes, title in ((left, "references chosen"), (right, None)):
+        axes.set_xscale("log")
+        axes.set_xlabel("references")
+        axes.legend(frameon=False, title=title, fontsize=8)
+        light(axes)
     _save(figure, file)
 
 
