@@ -53,7 +53,7 @@ class Parameters:
     precision: Literal["float32", "bfloat16"] = "float32"
     seed: int = 0
     # normal beats in the map, as many of each patient: chosen by cross-validation over training patients. One whom the
-    # map has not seen is better judged by a coarse map (S .876 with 500, .863 with 1,000, .810 with 5,000); where
+    # map has not seen is better judged by a coarse map (S .876 with 500, .863 with 1,000, .815 with 5,000); where
     # patients are shared more serve better, up to all (docs/placement.md)
     references: int = 500
     perplexity: float = 30.0  # section 4
