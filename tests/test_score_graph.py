@@ -145,6 +145,13 @@ def test_the_encoder_is_had_back_from_the_whole_graph() -> None:
     assert [output.name for output in back.graph.output] == [output.name for output in bare.graph.output]
 
 
+def test_a_map_that_is_made_again_gives_the_same_graph_to_the_byte() -> None:
+    made = made_map(200)
+    once = encoder_of(graph_of(made))
+    again = encoder_of(append_map(once, made, SCALES, ALPHA))
+    assert again == once
+
+
 def test_the_same_map_makes_the_same_graph() -> None:
     made = made_map(300)
     assert graph_of(made) == graph_of(made)

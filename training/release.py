@@ -19,7 +19,7 @@ from typing import Any
 
 from ecgwatch import bundle as bundles
 from ecgwatch import config
-from ecgwatch.errors import ConfigError
+from ecgwatch.errors import ConfigError, EcgwatchError
 from ecgwatch.records import read_wfdb
 from training import cli, floor, model_card, pipeline, report, run_report, score_graph
 from training.datasets.arrhythmia import DS2, ELIGIBLE_DS1
@@ -76,7 +76,10 @@ def main() -> None:
     )
     args = parser.parse_args()
     if args.remap:
-        remap(args.runs, Path(), Path(config.load().data.directory))
+        try:
+            remap(args.runs, Path(), Path(config.load().data.directory))
+        except EcgwatchError as error:
+            parser.exit(error.exit_code, f"{error}\n")
         return
     names = [args.only] if args.only else list(RUNS)
     for name in () if args.assemble else names:

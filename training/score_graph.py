@@ -57,8 +57,9 @@ def append_map(encoder: bytes, reference_map: ReferenceMap, scales: tuple[Scale,
 
 def encoder_of(whole: bytes) -> bytes:
     """Return the encoder that `append_map` was given: x -> mean, nse."""
-    extractor = onnx.utils.Extractor(onnx.load_from_string(whole))
-    return extractor.extract_model(["x"], list(ENCODER)).SerializeToString(deterministic=True)
+    encoder = onnx.utils.Extractor(onnx.load_from_string(whole)).extract_model(["x"], list(ENCODER))
+    encoder.graph.name = "encoder"  # the extractor's grows with every extraction
+    return encoder.SerializeToString(deterministic=True)
 
 
 @dataclass(frozen=True)
