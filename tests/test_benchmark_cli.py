@@ -60,13 +60,17 @@ def test_what_another_machine_computed_stays_in_the_tables(runs: Path) -> None:
     out = runs / "out"
     assert _benchmark(runs, "placement", "--tables-only") == 0
     here = tables.read_csv(out / "auroc.csv", tables.Row)
-    before = [replace(row, task="0 anomalous", d=0.875) for row in here if row.way == tables.OURS]
+    ours = [row for row in here if row.way == tables.OURS]
+    before = [replace(row, dataset="arrhythmia", task="V anomalous", d=0.125) for row in ours]
+    before += [replace(row, task="0 anomalous", d=0.875) for row in ours]
     unknown = [replace(row, task="of older code") for row in before]
     tables.write_csv(out / "auroc.csv", [*here, *before, *unknown])
     assert _benchmark(runs, "placement", "--tables-only") == 0
     again = tables.read_csv(out / "auroc.csv", tables.Row)
     assert again == [*before, *here]
-    assert "| virtual peers | .875 |" in (out / "tables.md").read_text()
+    page = (out / "tables.md").read_text()
+    assert "| virtual peers | .875 |" in page and "| virtual peers | .125 |" in page
+    assert "| arrhythmia | V anomalous | mean |" in page and "| mnist | 0 anomalous | 3 anomalous | mean |" in page
 
 
 def test_training_may_be_other_than_the_releases(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,8 +108,11 @@ def test_draws_go_on_where_they_were_stopped_and_repeat(runs: Path, monkeypatch:
     again = crowd.run(folder, 0, counts=(10,))
     assert [(one.count, one.number) for one in again] == [(one.count, one.number) for one in crowd.read(file)]
     assert [one.joint for one in again] == pytest.approx([one.joint for one in whole], abs=1e-6)
+    assert _benchmark(runs, "crowd") == 0
+    (runs / "out" / "crowd-by-beat-0.csv").write_text("count,number,joint,frozen\n7,0,0.25,0.75\n7,1,0.5,0.75\n")
     assert _benchmark(runs, "crowd", "--tables-only") == 0
-    assert "| 10 | 2 |" in (runs / "out" / "crowd.md").read_text()
+    page = (runs / "out" / "crowd.md").read_text()
+    assert "| 10 | 2 |" in page and "## arrhythmia: N normal" in page and "| 7 | 2 | 0.375" in page
     assert (runs / "out" / "crowd.png").stat().st_size > 0
 
 

@@ -127,6 +127,12 @@ def test_across_seeds_gives_mean_and_range_and_leaves_out_what_is_missing():
     assert "Mean of 2 trainings" in text
 
 
+def test_the_figures_of_one_seed_are_no_mean():
+    text = model_card.render(manifest({"auroc": AUROC, "seeds": model_card.across_seeds({0: AUROC})}))
+    assert "| all | 0.454 | 0.564 | 0.481 | 36,901 | 4,589 |" in text
+    assert "One training, one seed" in text and "Mean of" not in text
+
+
 @pytest.mark.parametrize(
     ("floor", "verdict"), [(0.871, "**The score's 0.481 over all test beats is below"), (0.4, "above")]
 )

@@ -1,15 +1,20 @@
 """The map as part of an ONNX graph says what the plain numpy version says."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from ecgwatch import bundle as bundles
+from ecgwatch.beats import Contract
 from ecgwatch.bundle import Scale
 from ecgwatch.errors import BundleError
 from ecgwatch.scorer import WHOLE, Model, difference
 from ecgwatch.tsne_map import MIN_MASS, ReferenceMap, radius
 from training import export
+from training.datasets import arrhythmia
 from training.reference_map import peer_distances
 from training.score_graph import _chunks, _enough, append_map, encoder_of
 
@@ -74,6 +79,34 @@ def test_graph_and_numpy_agree_where_the_terms_logarithms_are_scaled() -> None:
 def test_graph_and_numpy_agree_for_latents_of_any_size(latent: int) -> None:
     made = made_map(800, latent)
     assert difference(graph_of(made), made, SCALES, ALPHA, beats_near_and_far(made)) < 1e-6
+
+
+@pytest.fixture(scope="module")
+def real_latents(mitdb: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Latents of 14 records' beats under the default encoder, and which are normal ones of the first ten."""
+    contract = bundles.load("default").manifest.contract
+    assert isinstance(contract, Contract)
+    mapped = ("100", "101", "103", "105", "106", "112", "113", "115", "118", "121")
+    beats = arrhythmia.load(mitdb, contract, ["N"], (*mapped, "203", "208", "210", "233"))
+    latents = Model(bundles.load("default").model, "cpu", 0).run(beats.x)[0]
+    return latents, (beats.classes == "N") & np.isin(beats.records, mapped)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("references", [500, 5000, 20_000])
+def test_graph_and_numpy_agree_on_10000_real_beats_and_on_some_far_out(
+    real_latents: tuple[np.ndarray, np.ndarray], references: int
+) -> None:
+    """A third of the beats is of records that have no part in the map."""
+    latents, normal = real_latents
+    chosen = latents[np.random.default_rng(0).permutation(np.flatnonzero(normal))[:references]]
+    asked = latents[np.random.default_rng(1).permutation(len(latents))[:10_000]]
+    assert (len(chosen), len(asked)) == (references, 10_000)
+    made = ReferenceMap(chosen, np.zeros((references, 2), np.float32), peer_distances(chosen), 30.0, 5.0)
+    middle = latents.mean(axis=0)
+    far = [((asked[:1000] - middle) * times + middle).astype(np.float32) for times in (3, 10)]
+    whole = append_map(identity(latents.shape[1]), made, SCALES, ALPHA)
+    assert difference(whole, made, SCALES, ALPHA, np.concatenate([asked, *far])) < 1e-6
 
 
 def test_few_chunks_are_searched_where_neighbours_share_them_and_all_that_could_matter_where_they_do_not() -> None:

@@ -78,6 +78,16 @@ def test_the_ratio_is_the_affinity_of_the_peers_over_that_of_the_references() ->
         assert ratio == pytest.approx(min(against / references, 1 / MIN_MASS - 1), rel=1e-6)
 
 
+def test_the_ratio_is_near_that_at_the_perplexity_asked_for() -> None:
+    """The precision found slow and sure; peers where the neighbours are, as those of a map."""
+    for scale in np.logspace(-3, 4, 40):
+        row = scale * np.sort(RNG.gamma(5, size=90))
+        peers = row[:10]
+        b = np.exp(bisected(row - row.min(), 30.0))
+        expected = np.exp(b * (row.min() - peers)).sum() / np.exp(-b * (row - row.min())).sum()
+        assert mass_ratio(row[None], peers, 30.0)[0] == pytest.approx(expected, rel=3e-3)
+
+
 @pytest.mark.parametrize(("dimensions", "error"), [(1, 0.1), (2, 3e-3), (5, 3e-3), (20, 3e-3)])
 def test_the_precision_has_the_perplexity_asked_for(dimensions: int, error: float) -> None:
     t = np.sort(RNG.random((40, 90)), axis=1) ** (2 / dimensions) * np.logspace(-3, 4, 40)[:, None]

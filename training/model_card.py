@@ -194,18 +194,19 @@ def _figures(manifest: Manifest) -> str:
 
 def _auroc(auroc: Mapping[str, Mapping[str, Any]], seeds: Mapping[str, Any] | None, inputs: str = "beats") -> str:
     """Print each group's AUROC by term; with several seeds their mean, and lowest to highest in brackets."""
+    several = seeds if seeds and len(seeds["seeds"]) > 1 else None
     rows = []
     for group, values in auroc.items():
         row = [group]
         for term in TERMS:
-            spread = (seeds or {}).get("auroc", {}).get(group, {}).get(term)
+            spread = (several or {}).get("auroc", {}).get(group, {}).get(term)
             row.append(
                 f"{spread['mean']:.3f} ({spread['low']:.3f}-{spread['high']:.3f})" if spread else _number(values[term])
             )
         rows.append([*row, f"{values['normal']:,}", f"{values['abnormal']:,}"])
     said = (
-        f"Mean of {len(seeds['seeds'])} trainings that differ in the seed alone, lowest to highest in brackets."
-        if seeds
+        f"Mean of {len(several['seeds'])} trainings that differ in the seed alone, lowest to highest in brackets."
+        if several
         else "One training, one seed: differences in the second decimal mean nothing."
     )
     return _table([f"test {inputs}", *TERMS.values(), "normal", "abnormal"], rows) + f"\n\n{said}"

@@ -75,11 +75,16 @@ def main() -> None:
         "would; the other seeds' figures go, because their encoders do not ship",
     )
     args = parser.parse_args()
+    try:
+        _run(args)
+    except EcgwatchError as error:
+        parser.exit(error.exit_code, f"{error}\n")
+
+
+def _run(args: argparse.Namespace) -> None:
+    directory = Path(config.load().data.directory)
     if args.remap:
-        try:
-            remap(args.runs, Path(), Path(config.load().data.directory))
-        except EcgwatchError as error:
-            parser.exit(error.exit_code, f"{error}\n")
+        remap(args.runs, Path(), directory)
         return
     names = [args.only] if args.only else list(RUNS)
     for name in () if args.assemble else names:
@@ -87,30 +92,28 @@ def main() -> None:
             run = ["--run", str(args.runs / f"{name}-{seed}"), "--seed", str(seed), "--threads", str(args.threads)]
             command = [sys.executable, "-m", "ecgwatch", "train", "--dataset", "arrhythmia", *RUNS[name], *run]
             subprocess.run(command, check=True)
-    assemble(args.runs, Path(), Path(config.load().data.directory) / "mitdb", names)
+    assemble(args.runs, Path(), directory, names)
 
 
-def assemble(runs: Path, root: Path, records: Path, names: Sequence[str] = tuple(RUNS)) -> None:
+def assemble(runs: Path, root: Path, directory: Path, names: Sequence[str] = tuple(RUNS)) -> None:
     """Join the runs' figures, render the card, and pack the bundle into the repository at `root`.
 
-    names: the protocols that have runs; what ships of another stays, its model with the graph of this version.
+    directory: the data directory. names: the protocols that have runs; what ships of another stays, its model with the
+    graph of this version.
     """
     made = {name: _finished(runs, name) for name in names}
-    file = root / "docs" / "figures" / "auroc.json"
-    seeds = json.loads(file.read_text(encoding="utf-8")) | {name: _seeds(of_seed) for name, of_seed in made.items()}
     draft = made["inter-patient"][0] if "inter-patient" in made else _shipped()
-    figures: dict[str, Any] = {**draft.manifest.figures, "seeds": seeds["inter-patient"], "floor": _floor(records)}
+    seeds = {name: _seeds({seed: one.manifest for seed, one in of_seed.items()}) for name, of_seed in made.items()}
+    others = draft.manifest.figures.get("other") or bundles.load("default").manifest.figures.get("other", [])
     if "by-beat" in made:
         by_beat = made["by-beat"][0].manifest
-        other = {"text": _by_beat(by_beat), "auroc": by_beat.figures["auroc"], "seeds": seeds["by-beat"]}
-        figures["other"] = [other]
-    _ship(draft, figures, runs, root)
+        others = [{"text": _by_beat(by_beat), "auroc": by_beat.figures["auroc"], "seeds": seeds["by-beat"]}]
+    _ship(draft, seeds, others, runs, root, directory)
     for name in names:
         target = root / "docs" / "figures" / name
         target.mkdir(parents=True, exist_ok=True)
         for picture in (*report.OF_TRAINING, *report.OF_BUNDLE):
             shutil.copy(runs / f"{name}-0" / picture, target / picture)
-    file.write_text(json.dumps(seeds, indent=2) + "\n", encoding="utf-8")
 
 
 def remap(runs: Path, root: Path, directory: Path) -> None:
@@ -132,12 +135,8 @@ def remap(runs: Path, root: Path, directory: Path) -> None:
     drawn, predictions = pipeline.complete(encoder, made, wanted, contract, data, split, folder, model_card.render)
     pictures = run_report.compose(folder, wanted, data, split, drawn, predictions)
     report.save_pictures(root / "docs" / "figures" / "inter-patient", pictures, report.OF_BUNDLE)
-    file = root / "docs" / "figures" / "auroc.json"
-    seeds = json.loads(file.read_text(encoding="utf-8"))
-    seeds["inter-patient"] = model_card.across_seeds({wanted.seed: drawn.manifest.figures["auroc"]})
-    file.write_text(json.dumps(seeds, indent=2) + "\n", encoding="utf-8")
-    other = {"other": shipped.manifest.figures["other"]} if "other" in shipped.manifest.figures else {}
-    _ship(drawn, {**drawn.manifest.figures, "floor": _floor(directory / "mitdb"), **other}, runs, root)
+    seeds = {"inter-patient": _seeds({wanted.seed: drawn.manifest})}
+    _ship(drawn, seeds, shipped.manifest.figures.get("other", []), runs, root, directory)
 
 
 def _of_encoder(parameters: dict[str, Any]) -> dict[str, Any]:
@@ -146,12 +145,31 @@ def _of_encoder(parameters: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in json.loads(json.dumps(parameters)).items() if name not in later}
 
 
-def _ship(draft: bundles.Bundle, figures: dict[str, Any], runs: Path, root: Path) -> None:
-    """Pack a bundle with its figures, and write its card, into the repository at `root`."""
+def _ship(
+    draft: bundles.Bundle,
+    seeds: dict[str, dict[str, Any]],
+    others: Sequence[dict[str, Any]],
+    runs: Path,
+    root: Path,
+    directory: Path,
+) -> None:
+    """Pack a bundle with its figures, and write its card, into the repository at `root`.
+
+    seeds: figures across seeds of the protocols made now, those of others stay; others: protocols the card shows too.
+    """
+    file = root / "docs" / "figures" / "auroc.json"
+    seeds = json.loads(file.read_text(encoding="utf-8")) | seeds
+    figures = {
+        **draft.manifest.figures,
+        "seeds": seeds["inter-patient"],
+        "floor": _floor(directory / "mitdb"),
+        "other": others,
+    }
     folder = runs / "default"
     finished = pipeline.finish(folder, draft, figures, model_card.render)
     bundles.pack(folder, root / "ecgwatch" / "bundles" / "default.zip")
     (root / "docs" / "model-card.md").write_text(finished.card, encoding="utf-8")
+    file.write_text(json.dumps(seeds, indent=2) + "\n", encoding="utf-8")
     print(f"default bundle {finished.sha256[:12]}")
 
 
@@ -181,8 +199,8 @@ def _finished(runs: Path, name: str) -> dict[int, bundles.Bundle]:
     return {seed: bundles.load(run / "bundle") for seed, run in folders.items() if (run / "report.html").exists()}
 
 
-def _seeds(of_seed: dict[int, bundles.Bundle]) -> dict[str, Any]:
-    return model_card.across_seeds({seed: one.manifest.figures["auroc"] for seed, one in of_seed.items()})
+def _seeds(of_seed: dict[int, bundles.Manifest]) -> dict[str, Any]:
+    return model_card.across_seeds({seed: one.figures["auroc"] for seed, one in of_seed.items()})
 
 
 def _floor(folder: Path) -> dict[str, dict[str, float]]:

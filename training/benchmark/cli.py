@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -84,7 +85,7 @@ def _placement(args: argparse.Namespace, settings: Settings) -> None:
         made_rows += of_one[0]
         made_differences += of_one[1]
     suffix = "-quick" if args.quick else ""
-    order = placement.experiments(args.dataset, args.quick)
+    order = placement.experiments(DATASETS, args.quick)
     files = [args.out / f"{name}{suffix}.csv" for name in ("auroc", "differences")]
     rows = tables.joined(made_rows, tables.read_csv(files[0], tables.Row), order)
     differences = tables.joined(made_differences, tables.read_csv(files[1], tables.Difference), order)
@@ -92,7 +93,7 @@ def _placement(args: argparse.Namespace, settings: Settings) -> None:
     tables.write_csv(files[1], differences)
     parts = []
     for figure, name in tables.FIGURES.items():
-        parts.append(f"## {name}\n\n{tables.markdown(rows, figure, args.dataset)}")
+        parts.append(f"## {name}\n\n{tables.markdown(rows, figure)}")
         pictures.ways(args.out / f"{figure}{suffix}.png", rows, figure, name)
     parts.append(f"## Virtual peers against the joint map and latent neighbours\n\n{tables.comparison(differences)}")
     parts.append(f"## Alpha without labels\n\n{tables.alpha_gap(rows)}")
@@ -106,15 +107,21 @@ def _placement(args: argparse.Namespace, settings: Settings) -> None:
 def _crowd(args: argparse.Namespace, settings: Settings) -> None:
     from training.benchmark import crowd, pictures, placement
 
+    args.out.mkdir(parents=True, exist_ok=True)
     made, said = {}, ["# The joint map and the crowd\n\nWritten by `ecgwatch benchmark crowd`; docs/placement.md."]
-    for one in placement.experiments(args.dataset):
-        folder = args.runs / one.name
-        if (args.only is None and one.normal == ("N",) and one.seed == 0) or one.name in (args.only or ()):
+    for one in placement.experiments(DATASETS):
+        folder, saved = args.runs / one.name, args.out / f"crowd-{one.name}.csv"
+        named = one.name in args.only if args.only else one.normal == ("N",) and one.seed == 0
+        if named and one.dataset in args.dataset and not args.tables_only:
             if not (folder / "points.npz").exists():
                 raise ConfigError(f"{folder} holds no points yet: run 'ecgwatch benchmark placement' first")
-            draws = crowd.read(folder / "crowd.csv") if args.tables_only else crowd.run(folder, one.seed)
-            made[f"{one.dataset}: {one.title}"] = draws
+            crowd.run(folder, one.seed)
+            shutil.copy(folder / "crowd.csv", saved)  # what another machine drew stays beside it
+        if saved.exists():
+            draws = made[f"{one.dataset}: {one.title}"] = crowd.read(saved)
             said.append(f"## {one.dataset}: {one.title}\n\n{crowd.table(draws)}")
+    if not made:
+        raise ConfigError(f"--out {args.out} holds no draws to make tables of; run without --tables-only first")
     pictures.crowds(args.out / "crowd.png", made)
     _write(args.out / "crowd.md", said)
 

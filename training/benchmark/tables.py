@@ -229,16 +229,21 @@ def _task(row: Row | Difference) -> tuple[str, str, int]:
     return row.dataset, row.task, row.seed
 
 
-def markdown(rows: Iterable[Row], figure: str, datasets: Sequence[str]) -> str:
-    """Return a table way x task of one figure (d, s, s_best) at k = 1; of several seeds the mean."""
-    at_one = [row for row in rows if row.k == 1 and row.dataset in datasets]
-    tasks = list(dict.fromkeys((row.dataset, row.task) for row in at_one))
+def markdown(rows: Sequence[Row], figure: str) -> str:
+    """Return for each data set a table way x task of one figure (d, s, s_best) at k = 1; of several seeds the mean."""
+    datasets = dict.fromkeys(row.dataset for row in rows)
+    return "\n\n".join(_of_dataset([row for row in rows if row.dataset == name], name, figure) for name in datasets)
+
+
+def _of_dataset(rows: Iterable[Row], dataset: str, figure: str) -> str:
+    at_one = [row for row in rows if row.k == 1]
+    tasks = list(dict.fromkeys(row.task for row in at_one))
     ways = [RECONSTRUCTION, *placements.WAYS, *placements.WITH_ALL]
-    lines = [["way", *(task for _, task in tasks), "mean"], ["---"] + ["---:"] * (len(tasks) + 1)]
+    lines = [[dataset, *tasks, "mean"], ["---"] + ["---:"] * (len(tasks) + 1)]
     for way in ways:
         cells = []
         for task in tasks:
-            found = [getattr(row, figure) for row in at_one if row.way == way and (row.dataset, row.task) == task]
+            found = [getattr(row, figure) for row in at_one if (row.way, row.task) == (way, task)]
             cells.append(float(np.mean(found)) if found and None not in found else np.nan)
         if not np.isnan(cells).all():  # the mean is empty where a cell is
             shown = ("" if np.isnan(cell) else f"{cell:.3f}".lstrip("0") for cell in [*cells, float(np.mean(cells))])
