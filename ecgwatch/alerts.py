@@ -1,10 +1,12 @@
 """Alert rules: which scored beat is an alert, and why; pure."""
 
 from ecgwatch.bundle import Bundle
-from ecgwatch.messages import VERSION, Alert, Beat
+from ecgwatch.messages import VERSION, Alert, Beat, Known
 
 
-def alert(beat: Beat, nse: float, distance: float, score: float, threshold: float, bundle: Bundle) -> Alert | None:
+def alert(
+    beat: Beat, nse: float, distance: float, score: float, baseline: Known | None, threshold: float, bundle: Bundle
+) -> Alert | None:
     """Return the alert for a beat whose score is above the threshold, else None."""
     if score <= threshold:
         return None
@@ -19,6 +21,7 @@ def alert(beat: Beat, nse: float, distance: float, score: float, threshold: floa
         nse=nse,
         distance=distance,
         reason=reason(nse, distance, bundle),
+        baseline=baseline,
         model=bundle.sha256,
     )
 

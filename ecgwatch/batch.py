@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ecgwatch import alerts, messages
-from ecgwatch.beats import prepare
 from ecgwatch.bundle import Bundle
 from ecgwatch.errors import MessageError
-from ecgwatch.messages import JSON, VERSION, Beat, Score
+from ecgwatch.messages import JSON, VERSION, Beat, Known, Score
+from ecgwatch.patients import Patients, prepare
 from ecgwatch.scorer import Scorer
 
 # What a dead letter shrinks to when the broker refuses it whole: small enough for any sensible message.max.bytes.
@@ -44,6 +44,7 @@ class Record:
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...] = ()
+    partition: int = -1  # -1: that of the key
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +71,11 @@ class Outcome:
     partition_of: dict[str, int]
 
 
-def process(batch: Sequence[Received], rules: Rules) -> Outcome:
+def process(batch: Sequence[Received], rules: Rules, patients: Patients) -> Outcome:
     """Score the beats of a batch and say what to publish, in the order of the batch.
 
-    Raises ScoringError where the model fails; then nothing of the batch may be committed.
+    patients: what is known of them; it grows with the beats. Raises ScoringError where the model fails; then nothing of
+    the batch may be committed.
     """
     outputs: list[list[Record]] = [[] for _ in batch]
     beats: list[Beat] = []
@@ -92,15 +94,16 @@ def process(batch: Sequence[Received], rules: Rules) -> Outcome:
     scored = alerted = 0
     for first in range(0, len(beats), rules.max_batch):  # one message may hold more beats than a batch should
         part = beats[first : first + rules.max_batch]
-        prepared = prepare(part, rules.bundle.manifest.contract)
+        prepared = prepare(part, rules.bundle.manifest.contract, patients)
         for number, unfit in prepared.refused.items():
             position = source[first + number]
             refused.setdefault(position, {})[first + number - source.index(position)] = unfit
         kept = prepared.kept.tolist()
         found = rules.scorer.score(prepared.x)
         terms = zip(found.nse.tolist(), found.distance.tolist(), found.score.tolist(), strict=True)
-        for number, (nse, distance, score) in zip(kept, terms, strict=True):
-            records = list(_answers(part[number], nse, distance, score, rules))
+        known = prepared.known or (None,) * len(kept)
+        for number, baseline, (nse, distance, score) in zip(kept, known, terms, strict=True):
+            records = list(_answers(part[number], nse, distance, score, baseline, rules))
             outputs[source[first + number]] += records
             alerted += any(record.topic == rules.alerts for record in records)
         scored += len(kept)
@@ -111,9 +114,11 @@ def process(batch: Sequence[Received], rules: Rules) -> Outcome:
     return Outcome(records, scored, alerted, dead, partition_of)
 
 
-def _answers(beat: Beat, nse: float, distance: float, score: float, rules: Rules) -> Iterator[Record]:
+def _answers(
+    beat: Beat, nse: float, distance: float, score: float, baseline: Known | None, rules: Rules
+) -> Iterator[Record]:
     key = beat.patient.encode()
-    alert = alerts.alert(beat, nse, distance, score, rules.threshold, rules.bundle)
+    alert = alerts.alert(beat, nse, distance, score, baseline, rules.threshold, rules.bundle)
     if rules.scores:
         message = Score(
             version=VERSION,
@@ -126,6 +131,7 @@ def _answers(beat: Beat, nse: float, distance: float, score: float, rules: Rules
             score=score,
             threshold=rules.threshold,
             alert=alert is not None,
+            baseline=baseline,
             model=rules.bundle.sha256,
         )
         yield Record(rules.scores, key, messages.encode(message))

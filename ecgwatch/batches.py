@@ -13,14 +13,16 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from confluent_kafka import KafkaException, TopicPartition
 
 from ecgwatch import kafka, logs
+from ecgwatch.baselines import Baselines
 from ecgwatch.batch import Outcome, PatientPartitions, Received, Rules, process
+from ecgwatch.beats import Bedside
 from ecgwatch.config import Settings
 from ecgwatch.errors import EcgwatchError, ScoringError
 from ecgwatch.logs import log
@@ -58,6 +60,8 @@ class Batches:
         self._publisher = publisher
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="score")
         self._group = kafka.Group(settings)
+        contract = rules.bundle.manifest.contract
+        self._baselines = Baselines(settings, contract) if isinstance(contract, Bedside) else None
         self._scoring = asyncio.Lock()
         self._unacknowledged = asyncio.Semaphore(UNACKNOWLEDGED)
         self._scored: asyncio.Queue[_Scored] = asyncio.Queue()  # offsets only: it holds no records
@@ -79,7 +83,7 @@ class Batches:
             try:
                 batch = await self._in_order(records)
                 if batch:
-                    outcome = await self._off_loop(_process, batch, self._rules)
+                    outcome = await self._off_loop(_process, batch, self._rules, self._baselines)
                     await self._unacknowledged.acquire()
                     ends = {(one.topic, one.partition): one.offset + 1 for one in batch}
                     published = asyncio.create_task(self._publish(outcome))
@@ -122,6 +126,9 @@ class Batches:
         async with self._scoring:
             await self._scored.join()
             self._next.clear()
+            if self._baselines is not None:
+                await self._publisher.publish(self._baselines.unsaved())
+                self._baselines.give_back()
 
     async def finish(self) -> None:
         """Wait until what was begun is committed, and begin nothing more; return at once after a failure."""
@@ -133,6 +140,8 @@ class Batches:
     async def _settle(self) -> None:
         async with self._scoring:
             await self._scored.join()
+            if self._baselines is not None:
+                await self._publisher.publish(self._baselines.unsaved())
 
     async def summaries(self) -> None:
         """Log what was done, once a minute, where anything was."""
@@ -158,6 +167,8 @@ class Batches:
             partition = (record.topic, record.partition)
             if partition not in self._next:
                 self._next[partition] = await self._committed(partition)
+                if self._baselines is not None:
+                    await self._ask(self._baselines.load, record.partition)
             expected = self._next[partition]
             if record.offset < expected:
                 continue  # the client read it twice
@@ -229,8 +240,13 @@ def _retrieved(task: asyncio.Task[None]) -> None:
         task.exception()
 
 
-def _process(records: Sequence[Any], rules: Rules) -> Outcome:
-    return process([_received(record) for record in records], rules)
+def _process(records: Sequence[Any], rules: Rules, baselines: Baselines | None) -> Outcome:
+    received = [_received(record) for record in records]
+    if baselines is None:
+        return process(received, rules, {})
+    baselines.hear()
+    outcome = process(received, rules, baselines.patients)
+    return replace(outcome, records=[*outcome.records, *baselines.due(outcome.partition_of)])
 
 
 def _received(record: Any) -> Received:

@@ -3,6 +3,9 @@
 The paper's segment (appendix G; Kachuee et al. 2018): the signal from the R peak over 1.2 x the median RR interval, at
 125 Hz, scaled to [0, 1] by its own minimum and maximum, padded with zeros to 187 samples. The original takes the
 median over 10 s around the beat, 5 s of them in the future; here it is that of the 10 s up to the beat.
+
+The bedside window: the signal from before the P wave to the end of the T wave, without its median, at 125 Hz, in
+millivolts. `ecgwatch.patients` makes of it an input relative to the patient.
 """
 
 from collections.abc import Sequence
@@ -15,7 +18,7 @@ import numpy as np
 from msgspec import Meta
 
 from ecgwatch.errors import BundleError, MessageError
-from ecgwatch.messages import Beat
+from ecgwatch.messages import Beat, Known
 
 # scipy.signal.resample_poly's filter: a Kaiser window of beta 5 over 10 periods of the lower rate on each side
 _KAISER_BETA = 5.0
@@ -39,6 +42,43 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
     scaling: Literal["min-max"] = "min-max"
 
 
+RR_HISTORY = 40  # intervals that tell how irregular a rhythm is
+
+
+class Bedside(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="bedside"):
+    """What the input of a model is made of that sees a beat relative to its patient (ecgwatch.patients)."""
+
+    inputs: ClassVar[str] = "beats"
+
+    fs_hz: float = 125.0
+    before_s: float = 0.304  # window before R: the P wave
+    after_s: float = 0.448  # and after R: the T wave up to 80/min
+    align_s: float = 0.04  # a window is moved by as much to where it lies nearest to the typical beat
+    recent_rr: Annotated[int, Meta(ge=1)] = 10  # RR intervals that a beat's own is compared with
+    learn_s: float = 300.0  # the typical beat is learned in this time (EC57's learning period)
+    share: Annotated[float, Meta(gt=0, lt=1)] = 0.4  # of the first beats, alike, that make it
+    gate: float = 3.0  # a beat within so many usual deviations may move it
+    follow: float = 0.01  # by this share of the way
+    forget_s: float = 43_200.0  # after so long without a beat it is learned again
+    leads: tuple[str, ...] = ()  # any
+    scaling: Literal["patient"] = "patient"
+
+    @property
+    def samples(self) -> int:
+        """Samples of a window."""
+        return round(self.before_s * self.fs_hz) + round(self.after_s * self.fs_hz)
+
+    @property
+    def spare(self) -> int:
+        """Samples that a window is cut longer at each end, so that it can be moved."""
+        return round(self.align_s * self.fs_hz)
+
+    @property
+    def length(self) -> int:
+        """Numbers of one input: beat, typical beat, RR."""
+        return 2 * self.samples + 1
+
+
 class ImageContract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="image"):
     """What the input of a model of images is made of: its pixels, row by row."""
 
@@ -55,7 +95,7 @@ class ImageContract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
         return self.height * self.width * self.channels
 
 
-def of_heartbeats(contract: Contract | ImageContract) -> Contract:
+def of_heartbeats(contract: Contract | Bedside | ImageContract) -> Contract | Bedside:
     """Return the contract of a model of heartbeats; raises BundleError where it is one of images."""
     if isinstance(contract, ImageContract):
         raise BundleError(
@@ -68,20 +108,23 @@ def of_heartbeats(contract: Contract | ImageContract) -> Contract:
 class Prepared(NamedTuple):
     """Model inputs of those beats that can be scored.
 
-    x: float32[k, length]; kept: int[k], their positions among the beats given; refused: the others, with the reason.
+    x: float32[k, length]; kept: int[k], their positions among the beats given; refused: the others, with the reason;
+    known: of each kept beat, how far its patient's typical beat was known, empty where a contract has none.
     """
 
     x: np.ndarray
     kept: np.ndarray
     refused: dict[int, MessageError]
+    known: tuple[Known, ...] = ()
 
 
-def prepare(beats: Sequence[Beat], contract: Contract | ImageContract) -> Prepared:
+def prepare(beats: Sequence[Beat], contract: Contract | Bedside | ImageContract) -> Prepared:
     """Make model inputs of beats; a beat that does not fit the contract is refused alone.
 
     Reasons: lead, too-few-rr, too-short, flat, centred. Raises BundleError for the contract of a model of images.
     """
     contract = of_heartbeats(contract)
+    assert isinstance(contract, Contract)  # ecgwatch.patients prepares the others
     if contract.rr_window != "past":
         error = MessageError("centred", "this bundle was made for parity: its segments look 5 s ahead; it cannot serve")
         return Prepared(
@@ -158,19 +201,58 @@ def _window(beat: Beat, first: int, count: int) -> np.ndarray:
     return beat.samples[np.clip(np.arange(start, start + count), 0, len(beat.samples) - 1)]
 
 
+def windows(beats: Sequence[Beat], contract: Bedside) -> tuple[np.ndarray, dict[int, MessageError]]:
+    """Cut bedside windows with their spare ends, and without their median (the baseline wanders).
+
+    Returns float32[n, samples + 2 * spare], millivolts, and the beats that are refused: lead, too-short, flat.
+    """
+    spare = contract.spare
+    before = round(contract.before_s * contract.fs_hz) + spare
+    cut = np.zeros((len(beats), contract.samples + 2 * spare), np.float32)
+    refused: dict[int, MessageError] = {}
+    for number, beat in enumerate(beats):
+        if (refusal := _unfit(beat, contract)) is not None:
+            refused[number] = refusal
+    rates = np.array([beat.fs_hz for beat in beats])
+    for fs_hz in set(rates.tolist()):
+        rows = [row for row in np.flatnonzero(rates == fs_hz).tolist() if row not in refused]
+        first, weights = _resampling(float(fs_hz), contract.fs_hz, cut.shape[1], before)
+        if rows:
+            cut[rows] = np.stack([_window(beats[row], first, len(weights)) for row in rows]) @ weights
+    inner = cut[:, spare : spare + contract.samples]
+    for number in np.flatnonzero(np.ptp(inner, axis=1) < 1e-3).tolist():
+        refused.setdefault(number, MessageError("flat", "the window is flat: no electrode, or a saturated amplifier"))
+    return cut - np.median(inner, axis=1, keepdims=True), refused
+
+
+def _unfit(beat: Beat, contract: Bedside) -> MessageError | None:
+    if contract.leads and beat.lead not in contract.leads:
+        return MessageError("lead", f"the model knows lead {' and '.join(contract.leads)}; this beat has another")
+    before_s, after_s = beat.r_index / beat.fs_hz, (len(beat.samples) - 1 - beat.r_index) / beat.fs_hz
+    for there_s, needed_s, where in (
+        (before_s, contract.before_s + contract.align_s, "before"),
+        (after_s, contract.after_s + contract.align_s, "after"),
+    ):
+        if there_s < needed_s - 1 / contract.fs_hz:
+            return MessageError("too-short", f"{there_s:.3f} s of signal {where} R; a window needs {needed_s:.3f} s")
+    return None
+
+
 @cache
-def _resampling(fs_in_hz: float, fs_out_hz: float, length: int) -> tuple[int, np.ndarray]:
+def _resampling(fs_in_hz: float, fs_out_hz: float, length: int, before: int = 0) -> tuple[int, np.ndarray]:
     """Return where the input window starts relative to R, and the weights float32[count, length] that resample it.
+
+    before: samples of the output before R.
 
     A windowed sinc at exactly the output times, so that R keeps its place at any input rate and a whole batch is one
     matrix product.
     """
     lower_hz = min(fs_in_hz, fs_out_hz)
     reach_s = _FILTER_PERIODS / lower_hz
-    first = -int(np.ceil(reach_s * fs_in_hz))
-    count = int(np.ceil(((length - 1) / fs_out_hz + reach_s) * fs_in_hz)) + 1 - first
+    first = -int(np.ceil((before / fs_out_hz + reach_s) * fs_in_hz))
+    count = int(np.ceil(((length - 1 - before) / fs_out_hz + reach_s) * fs_in_hz)) + 1 - first
     t_in = (first + np.arange(count))[:, None] / fs_in_hz
-    lag_s = t_in - np.arange(length)[None, :] / fs_out_hz
+    lag_s = t_in - (np.arange(length) - before)[None, :] / fs_out_hz
     kaiser = np.i0(_KAISER_BETA * np.sqrt(np.clip(1 - (lag_s / reach_s) ** 2, 0, None))) * (np.abs(lag_s) <= reach_s)
     weights = np.sinc(lower_hz * lag_s) * kaiser
     return first, (weights / weights.sum(axis=0)).astype(np.float32)

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from ecgwatch.beats import Contract, ImageContract, of_heartbeats
+from ecgwatch.beats import Bedside, Contract, ImageContract, of_heartbeats
 from ecgwatch.errors import BundleError, ConfigError
 from ecgwatch.tsne_map import ReferenceMap
 
@@ -68,7 +68,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     created: str
     files: dict[str, Sha256]
-    contract: Contract | ImageContract
+    contract: Contract | Bedside | ImageContract
     latent: Annotated[int, Meta(ge=1)]
     alpha: Annotated[float, Meta(ge=0, le=1)]
     k: Literal[1]

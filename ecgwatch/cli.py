@@ -117,6 +117,22 @@ def _alerts(args: argparse.Namespace, settings: config.Settings) -> int:
     return 0
 
 
+def _baseline_show(args: argparse.Namespace, settings: config.Settings) -> int:
+    from ecgwatch import baselines
+
+    for lead in baselines.show(settings, args.patient):
+        print(baselines.describe(lead))
+    return 0
+
+
+def _baseline_reset(args: argparse.Namespace, settings: config.Settings) -> int:
+    from ecgwatch import baselines
+
+    baselines.reset(settings, args.patient)
+    print(f"reset on topic {settings.topics.baselines}; the typical beat is learned again from the next beat on")
+    return 0
+
+
 def _bundle_show(args: argparse.Namespace, settings: config.Settings) -> int:
     from ecgwatch import bundle
 
@@ -159,6 +175,7 @@ def parser(command: str | None = None) -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_service(commands)
     _add_clients(commands)
+    _add_baselines(commands)
     _add_models(commands)
     _add_training(commands, command)
     return top
@@ -243,6 +260,18 @@ def _add_clients(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     alerts.add_argument("--format", choices=("table", "jsonl"), default="table", help="default: %(default)s")
     alerts.add_argument("--from-beginning", action="store_true", help="also show the alerts that the topic still holds")
+
+
+def _add_baselines(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    actions = commands.add_parser("baseline", help="look at what is known of a patient: show, reset").add_subparsers(
+        title="commands", required=True, metavar="COMMAND"
+    )
+    for name, function, summary in (
+        ("show", _baseline_show, "print the typical beat of a patient, of each lead, as the workers last saved it"),
+        ("reset", _baseline_reset, "make the workers forget a patient, and learn the typical beat again"),
+    ):
+        action = _command(actions, name, function, summary, f"ecgwatch baseline {name} ward-3-bed-2 -c config.toml")
+        action.add_argument("patient", metavar="PATIENT", help="the pseudonym, as in the Kafka key")
 
 
 def _add_training(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", command: str | None) -> None:

@@ -51,6 +51,7 @@ class Topics(_Section, frozen=True):
     scores: str = ""
     alerts: Name = "ecg-alerts"
     dead_letters: Name = "ecg-dead-letters"
+    baselines: Name = "ecg-baselines"
     create: bool = False
     partitions: Count = 6
     replication: Count = 3

@@ -74,6 +74,17 @@ def client_settings(settings: Settings) -> dict[str, Any]:
     return client
 
 
+def reader_settings(settings: Settings) -> dict[str, Any]:
+    """Return what a consumer needs that reads partitions from end to end and commits nothing."""
+    return client_settings(settings) | {
+        "group.id": settings.kafka.group,  # librdkafka wants one; nothing is committed, and it never joins
+        "enable.auto.commit": False,
+        "enable.partition.eof": True,
+        "auto.offset.reset": "earliest",
+        "error_cb": lambda error: None,
+    }
+
+
 def producer_settings(settings: Settings) -> dict[str, Any]:
     """Return what every producer of this program needs on top: Kafka's own partitioner, nothing lost, order kept."""
     return client_settings(settings) | {
@@ -182,15 +193,17 @@ def refused(settings: Settings, error: KafkaError) -> AccessError:
     )
 
 
-def require_topics(settings: Settings) -> None:
+def require_topics(settings: Settings, baselines: bool) -> None:
     """See that every topic exists and may be used, creating what is missing where topics.create says so.
 
+    baselines: the model needs typical beats, and so their topic.
     Raises BrokerError for a missing topic, AccessError for one (or a group) that the user may not use.
     """
     admin = _admin(settings)
     topics = settings.topics
     uses = {topics.beats: AclOperation.READ}
-    uses |= {name: AclOperation.WRITE for name in (topics.scores, topics.alerts, topics.dead_letters) if name}
+    written = (topics.scores, topics.alerts, topics.dead_letters, topics.baselines if baselines else "")
+    uses |= {name: AclOperation.WRITE for name in written if name}
     try:
         missing = _missing(admin, uses)
         if hidden := _hidden(admin, missing):
@@ -202,10 +215,20 @@ def require_topics(settings: Settings) -> None:
             raise BrokerError(
                 f"no topic {', '.join(missing)} on {settings.kafka.brokers}: create it, or set [topics] create = true"
             )
+        if baselines:
+            _check_partitions(admin, topics.beats, topics.baselines)
         if settings.kafka.security_protocol != "PLAINTEXT":
             _check_access(admin, settings, uses)
     except KafkaException as error:
         raise problem(settings, error.args[0]) from None
+
+
+def _check_partitions(admin: AdminClient, beats: str, baselines: str) -> None:
+    """A patient's typical beat lies in the partition of the same number as its beats."""
+    known = admin.list_topics(timeout=REQUEST_TIMEOUT_S).topics
+    count, wanted = (len(known[name].partitions) for name in (baselines, beats))
+    if count < wanted:
+        raise BrokerError(f"topic {baselines} has {count} partitions and {beats} has {wanted}: give it as many")
 
 
 def problem(settings: Settings, error: KafkaError) -> BrokerError:
@@ -243,7 +266,11 @@ def _denied(settings: Settings, operation: AclOperation, resource: str) -> Acces
 
 def _create(admin: AdminClient, settings: Settings, names: list[str]) -> None:
     topics = settings.topics
-    new = [NewTopic(name, topics.partitions, topics.replication) for name in names]
+    compacted = {"cleanup.policy": "compact"}
+    new = [
+        NewTopic(name, topics.partitions, topics.replication, config=compacted if name == topics.baselines else {})
+        for name in names
+    ]
     for name, future in admin.create_topics(new, operation_timeout=CREATE_TIMEOUT_S).items():
         try:
             future.result(timeout=CREATE_TIMEOUT_S)

@@ -8,7 +8,7 @@ without a new version; `version` rises only when an old reader would misundersta
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -17,6 +17,7 @@ from msgspec import Meta
 from ecgwatch.errors import MessageError
 
 VERSION = 1
+Known = Literal["none", "learning", "learned"]  # of a patient's typical beat
 CONTENT_TYPE = "content-type"
 JSON = "application/json"
 MSGPACK = "application/msgpack"
@@ -38,6 +39,14 @@ Lead = Annotated[
 TimeMs = Annotated[
     int,
     Meta(ge=0, le=253_402_300_799_999, description="Time of the R peak, milliseconds since 1970-01-01 UTC."),
+]
+
+Baseline = Annotated[
+    Known | None,
+    Meta(
+        description="How far the patient's typical beat was known: none (the first beats; only the RR interval can "
+        "raise the score), learning (provisional, in the first minutes), learned. null: the model does not use it."
+    ),
 ]
 
 
@@ -121,6 +130,7 @@ class Score(msgspec.Struct, frozen=True):
     threshold: Annotated[float, Meta(description="A score above it is an alert.")]
     alert: bool
     model: Annotated[str, Meta(description="SHA-256 of the model bundle's manifest, hex.")]
+    baseline: Baseline = None
 
 
 class Alert(msgspec.Struct, frozen=True):
@@ -137,6 +147,33 @@ class Alert(msgspec.Struct, frozen=True):
     distance: float
     reason: Annotated[str, Meta(description="Which term rose above what normal beats show, in words.")]
     model: str
+    baseline: Baseline = None
+
+
+class LeadBaseline(msgspec.Struct, frozen=True):
+    """What is known of one lead of a patient (ecgwatch.patients.Patient)."""
+
+    lead: Lead
+    known: Known
+    fs_hz: Annotated[float, Meta(description="Of the typical beat, hertz.")]
+    first_ms: int
+    last_ms: Annotated[int, Meta(description="R of the newest beat that it was learned from.")]
+    beats: int
+    typical: Annotated[bytes | None, Meta(description="float32, little-endian, millivolts; base64.")]
+    deviation: Annotated[float, Meta(description="Usual deviation of a beat from it, relative to its amplitude.")]
+    accepted: float
+    left_ms: int | None
+    stride: int
+    pending: list[bytes]  # float32, little-endian, millivolts
+    shifts: list[tuple[int, float]]
+
+
+class BaselineMessage(msgspec.Struct, frozen=True):
+    """What is known of one patient: the value of a record on the baseline topic (JSON); none: forget the patient."""
+
+    version: Version
+    patient: Patient
+    leads: list[LeadBaseline]
 
 
 # What stands in the headers of a dead-letter record; the value is the original payload (or its beginning).
@@ -262,8 +299,8 @@ def _rounded(values: np.ndarray, decimals: int) -> list[float]:
     return values.astype(float).round(decimals).tolist()
 
 
-def encode(message: Score | Alert) -> bytes:
-    """Encode a score or an alert as JSON."""
+def encode(message: Score | Alert | BaselineMessage) -> bytes:
+    """Encode a score, an alert or a baseline as JSON."""
     return _encode_json(message)
 
 
@@ -277,6 +314,11 @@ def decode_alert(value: bytes) -> Alert:
     return msgspec.json.decode(value, type=Alert)
 
 
+def decode_baseline(value: bytes) -> BaselineMessage:
+    """Decode a record of the baseline topic; raises msgspec.MsgspecError."""
+    return msgspec.json.decode(value, type=BaselineMessage)
+
+
 def json_schemas() -> dict[str, dict[str, Any]]:
     """Return the JSON Schema (2020-12) of each topic, made from the types above.
 
@@ -286,6 +328,7 @@ def json_schemas() -> dict[str, dict[str, Any]]:
         "beats": msgspec.json.schema(BeatMessage),
         "scores": msgspec.json.schema(Score),
         "alerts": msgspec.json.schema(Alert),
+        "baselines": msgspec.json.schema(BaselineMessage),
         "dead-letters": _dead_letter_headers(),
     }
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}

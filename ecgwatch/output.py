@@ -65,6 +65,7 @@ class Publisher:
                     key=record.key,
                     value=record.value,
                     headers=list(record.headers),
+                    partition=record.partition,
                     on_delivery=report,
                 )
                 return

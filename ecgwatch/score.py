@@ -9,8 +9,9 @@ from typing import Literal, TextIO
 import msgspec
 
 from ecgwatch import bundle
-from ecgwatch.beats import prepare
 from ecgwatch.config import Settings
+from ecgwatch.messages import Known
+from ecgwatch.patients import Patients, prepare
 from ecgwatch.records import Record, beats_of, read_wfdb
 from ecgwatch.scorer import Scorer
 
@@ -19,7 +20,8 @@ class ScoredBeat(msgspec.Struct, frozen=True):
     """One line of `ecgwatch score`.
 
     sample: position of the R peak in the record; annotation: the record's own symbol there. A beat that does not fit
-    the model's input has no numbers and says why in `refused`, in the words of the dead-letter topic.
+    the model's input has no numbers and says why in `refused`, in the words of the dead-letter topic. baseline: how
+    far the patient's typical beat was known; null where the model does not use it.
     """
 
     record: str
@@ -29,6 +31,7 @@ class ScoredBeat(msgspec.Struct, frozen=True):
     distance: float | None
     score: float | None
     alert: bool | None
+    baseline: Known | None
     refused: str | None
 
 
@@ -58,9 +61,10 @@ def score_records(
 def scored_beats(scorer: Scorer, record: Record, threshold: float, batch: int = 256) -> Iterator[ScoredBeat]:
     """Yield every annotated beat of a record, scored; `batch` bounds what is scored at once."""
     beats = beats_of(record, record.name)
+    patients: Patients = {}
     for first in range(0, len(beats), batch):
         here = range(first, min(first + batch, len(beats)))
-        prepared = prepare([beats[number] for number in here], scorer.contract)
+        prepared = prepare([beats[number] for number in here], scorer.contract, patients)
         scores = scorer.score(prepared.x)
         row_of = {kept: row for row, kept in enumerate(prepared.kept.tolist())}
         for position, number in enumerate(here):
@@ -68,10 +72,11 @@ def scored_beats(scorer: Scorer, record: Record, threshold: float, batch: int = 
             row = row_of.get(position)
             if row is None:
                 reason = prepared.refused[position].reason
-                yield ScoredBeat(record.name, sample, symbol, None, None, None, None, reason)
+                yield ScoredBeat(record.name, sample, symbol, None, None, None, None, None, reason)
                 continue
             nse, distance, score = (float(term[row]) for term in scores)
-            yield ScoredBeat(record.name, sample, symbol, nse, distance, score, score > threshold, None)
+            baseline = prepared.known[row] if prepared.known else None
+            yield ScoredBeat(record.name, sample, symbol, nse, distance, score, score > threshold, baseline, None)
 
 
 def _jsonl_writer(out: TextIO) -> Callable[[ScoredBeat], None]:

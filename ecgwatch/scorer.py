@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import onnxruntime
 
-from ecgwatch.beats import Contract, ImageContract
+from ecgwatch.beats import Bedside, Contract, ImageContract
 from ecgwatch.bundle import Bundle, Scale
 from ecgwatch.errors import BundleError, ConfigError, ScoringError
 from ecgwatch.tsne_map import ReferenceMap
@@ -96,7 +96,7 @@ class Scorer:
         )  # the first call allocates; no beat waits for it
 
     @property
-    def contract(self) -> Contract | ImageContract:
+    def contract(self) -> Contract | Bedside | ImageContract:
         """What the model's input is made of."""
         return self.bundle.manifest.contract
 

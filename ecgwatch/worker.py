@@ -36,6 +36,7 @@ from ecgwatch import bundle as bundles
 from ecgwatch import kafka, logs
 from ecgwatch.batch import Rules
 from ecgwatch.batches import Batches, Partition
+from ecgwatch.beats import Bedside
 from ecgwatch.config import Settings
 from ecgwatch.errors import BrokerError, EcgwatchError
 from ecgwatch.logs import log
@@ -64,7 +65,7 @@ def run(settings: Settings, make_scorer: Callable[..., Scorer] = Scorer) -> int:
         rules = _rules(settings, make_scorer)
         kafka.wait_for_broker(settings, lambda: stop.requested)
         if not stop.requested:
-            kafka.require_topics(settings)
+            kafka.require_topics(settings, isinstance(rules.bundle.manifest.contract, Bedside))
             _say_start(settings, rules)
             watchdog.start()
             with tempfile.TemporaryDirectory(prefix="ecgwatch-") as folder:

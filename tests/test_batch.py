@@ -37,11 +37,11 @@ def scored_ids(records: list[Record]) -> list[str]:
 
 
 def test_a_batch_of_nothing_gives_nothing(rules: Rules):
-    assert process([], rules).records == []
+    assert process([], rules, {}).records == []
 
 
 def test_scores_stand_in_the_order_of_the_batch_and_are_keyed_by_patient(rules: Rules):
-    found = process([message(beat(n)) for n in range(5)], rules)
+    found = process([message(beat(n)) for n in range(5)], rules, {})
     assert scored_ids(found.records) == [beat(n).id for n in range(5)]
     assert [r.key for r in found.records if r.topic == "scores"] == [beat(n).patient.encode() for n in range(5)]
     assert found.scored == 5
@@ -51,25 +51,25 @@ def test_json_and_binary_messages_of_the_same_beat_get_the_same_score(rules: Rul
     one = replace(beat(0), samples=beat(0).samples.round(3), rr_ms=beat(0).rr_ms.round(2))
     key = one.patient.encode()
     both = [received(encode_beats([one], form), key, form) for form in (JSON, MSGPACK)]
-    values = [r.value for r in process(both, rules).records if r.topic == "scores"]
+    values = [r.value for r in process(both, rules, {}).records if r.topic == "scores"]
     scores = [messages.decode_score(value or b"").score for value in values]
     assert scores[0] == pytest.approx(scores[1], rel=1e-4)
 
 
 def test_without_a_score_topic_only_alerts_are_published(rules: Rules):
-    found = process([message(beat(n)) for n in range(20)], replace(rules, scores="", threshold=-1e9))
+    found = process([message(beat(n)) for n in range(20)], replace(rules, scores="", threshold=-1e9), {})
     assert {record.topic for record in found.records} == {"alerts"}
     assert (found.alerts, len(found.records)) == (20, 20)
 
 
 def test_the_score_record_of_an_alert_says_so(rules: Rules):
-    found = process([message(beat(0))], replace(rules, threshold=-1e9))
+    found = process([message(beat(0))], replace(rules, threshold=-1e9), {})
     assert [record.topic for record in found.records] == ["scores", "alerts"]
     assert messages.decode_score(found.records[0].value or b"").alert
 
 
 def test_a_bad_message_is_a_dead_letter_with_its_bytes_key_reason_and_place(rules: Rules):
-    (letter,) = process([received(b"{", b"k", JSON)], rules).records
+    (letter,) = process([received(b"{", b"k", JSON)], rules, {}).records
     assert (letter.topic, letter.key, letter.value) == ("dead", b"k", b"{")
     assert dict(letter.headers) == {
         "ecgwatch-reason": b"not-json",
@@ -82,7 +82,7 @@ def test_a_bad_message_is_a_dead_letter_with_its_bytes_key_reason_and_place(rule
 
 def test_the_other_beats_of_a_message_with_an_unfit_beat_are_scored_and_it_is_one_dead_letter(rules: Rules):
     beats = [replace(b, patient="p") for b in (beat(0), too_short(1), beat(2), too_short(3))]
-    found = process([message(beat(9)), message(*beats), message(beat(10))], rules)
+    found = process([message(beat(9)), message(*beats), message(beat(10))], rules, {})
     assert scored_ids(found.records) == [beat(9).id, beats[0].id, beats[2].id, beat(10).id]
     (letter,) = [record for record in found.records if record.topic == "dead"]
     assert letter.value == encode_beats(beats, MSGPACK)
@@ -94,7 +94,7 @@ def test_the_other_beats_of_a_message_with_an_unfit_beat_are_scored_and_it_is_on
 def test_a_message_of_more_beats_than_a_batch_is_scored_in_parts_and_names_the_right_beat(rules: Rules):
     beats = [replace(beat(n), patient="p") for n in range(10)]
     beats[7] = replace(too_short(7), patient="p")
-    found = process([message(*beats)], replace(rules, max_batch=3))
+    found = process([message(*beats)], replace(rules, max_batch=3), {})
     assert scored_ids(found.records) == [b.id for n, b in enumerate(beats) if n != 7]
     (letter,) = [record for record in found.records if record.topic == "dead"]
     assert dict(letter.headers)["ecgwatch-error"].startswith(b"beat 7: ")
@@ -102,7 +102,7 @@ def test_a_message_of_more_beats_than_a_batch_is_scored_in_parts_and_names_the_r
 
 def test_dead_letters_hold_neither_signal_nor_identity_in_their_headers(rules: Rules):
     one = replace(too_short(0), patient="Jane Roe")
-    (letter,) = process([message(one)], rules).records
+    (letter,) = process([message(one)], rules, {}).records
     assert b"Jane" not in b"".join(value for _, value in letter.headers)
 
 

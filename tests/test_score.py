@@ -87,7 +87,7 @@ def test_csv_and_json_lines_say_the_same(record: Path):
 def test_a_json_line_has_the_documented_fields(record: Path):
     out = io.StringIO()
     score_records(SETTINGS, [record], out=out)
-    names = ["record", "sample", "annotation", "nse", "distance", "score", "alert", "refused"]
+    names = ["record", "sample", "annotation", "nse", "distance", "score", "alert", "baseline", "refused"]
     assert list(json.loads(out.getvalue().splitlines()[0])) == names
 
 

@@ -16,7 +16,7 @@ from statistics import mean, median
 from typing import Any
 
 from ecgwatch import config
-from ecgwatch.beats import ImageContract, of_heartbeats
+from ecgwatch.beats import Bedside, ImageContract, of_heartbeats
 from ecgwatch.bundle import Manifest
 
 TERMS = {"nse": "NSE", "distance": "D", "score": "S"}
@@ -114,6 +114,8 @@ nothing of rhythm: each beat is judged alone. It was made to be studied, and to 
 def _input(manifest: Manifest) -> str:
     contract = of_heartbeats(manifest.contract)
     leads = f"One lead: {' or '.join(contract.leads)}." if contract.leads else "One lead, whichever the record has."
+    if isinstance(contract, Bedside):
+        return _bedside(contract, leads)
     window = "the last 10 s"
     if contract.rr_window == "centred":
         window = "10 s around the beat (5 s of them ahead: it cannot be served live)"
@@ -126,6 +128,22 @@ def _input(manifest: Manifest) -> str:
 So it sees the end of the QRS complex, ST segment and T wave by their shape, and most often the P wave and R peak of the
 **next** beat. It does not see the beat's own P wave, nor the onset of its QRS complex, nor how early it came
 (prematurity), nor amplitudes in millivolts. The heart rate shows only as the length of what is not padding."""
+
+
+def _bedside(contract: Bedside, leads: str) -> str:
+    return f"""## What the model sees of a beat
+
+- {leads} The signal from {contract.before_s:.2f} s before the R peak (the P wave) to {contract.after_s:.2f} s after it,
+  at {contract.fs_hz:g} Hz, without its median, moved by at most {1000 * contract.align_s:.0f} ms to where it lies
+  nearest to the patient's typical beat.
+- That **typical beat**, learned without labels from the first {contract.learn_s / 60:g} minutes, and followed slowly.
+  Deviations from it count in proportion to its amplitude, and the less the more this patient's beats deviate as a rule.
+- How early the beat came: its RR interval against the median of the last {contract.recent_rr}, in proportion to how
+  irregular the rhythm is. Long intervals count little.
+
+A patient whose ordinary beats are abnormal (a bundle branch block, atrial fibrillation, most beats ectopic) is judged
+relative to them: the score tells change, not illness. In the first {contract.learn_s / 60:g} minutes the typical beat
+is provisional, and of the first eight beats only the RR interval counts; messages say so (`baseline`)."""
 
 
 def _people(manifest: Manifest) -> str:

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.parameters import Parameters
+
 DILATIONS = (1, 2, 4, 8, 16, 32)
 KERNEL = 4
 FILTERS = 64
@@ -26,6 +28,7 @@ DROPOUT = 0.05
 IMAGE_SIDE = 28
 IMAGE_FILTERS = 32
 IMAGE_FEATURES = 128
+BEDSIDE_HIDDEN = 128
 
 
 class ResidualBlock(nn.Module):
@@ -56,21 +59,23 @@ class ResidualBlock(nn.Module):
 
 
 class TCN(nn.Module):
-    """Temporal convolutional network read at its last time step: [n, t] -> [n, filters].
+    """Temporal convolutional network read at its last time step: [n, t] or [n, channels, t] -> [n, filters].
 
     aligned: compute only what the last step depends on. A layer of dilation d feeds the last step through every d-th
     of its steps, counted from the end; so each block runs with dilation 1 on that grid and hands on only the steps of
     the next block's. Exact, and several times faster (`make bench`).
     """
 
-    def __init__(self, filters: int = FILTERS, dropout: float = DROPOUT, aligned: bool = True) -> None:
+    def __init__(
+        self, filters: int = FILTERS, dropout: float = DROPOUT, aligned: bool = True, channels: int = 1
+    ) -> None:
         super().__init__()
-        channels = (1,) + (filters,) * (len(DILATIONS) - 1)
-        self.blocks = nn.ModuleList(ResidualBlock(c, filters, dropout) for c in channels)
+        inputs = (channels,) + (filters,) * (len(DILATIONS) - 1)
+        self.blocks = nn.ModuleList(ResidualBlock(c, filters, dropout) for c in inputs)
         self.aligned = aligned
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x[:, None, :]
+        x = x if x.dim() == 3 else x[:, None, :]
         skips = []
         for number, (block, dilation) in enumerate(zip(self.blocks, DILATIONS, strict=True)):
             if not self.aligned:
@@ -81,6 +86,43 @@ class TCN(nn.Module):
                 x, skip = block(x, 1, every=x.shape[-1])
             skips.append(skip[..., -1])
         return torch.stack(skips).sum(dim=0)
+
+
+class BedsideEncoder(nn.Module):
+    """TCN over deviation and typical beat, joined with the RR ratio: bedside input [n, length] -> [n, filters]."""
+
+    def __init__(self, samples: int, filters: int = FILTERS, dropout: float = DROPOUT) -> None:
+        super().__init__()
+        self.samples = samples
+        self.tcn = TCN(filters, dropout, channels=2)
+        self.join = nn.Sequential(nn.Linear(filters + 1, filters), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        beat, typical, rr = parts(x, self.samples)
+        h = self.tcn(torch.stack([beat - typical, typical], dim=1))
+        return self.join(torch.cat([h, rr], dim=1))
+
+
+class BedsideDecoder(nn.Module):
+    """[n, latent] -> deviation from the typical beat and RR ratio, [n, samples + 1]."""
+
+    def __init__(self, latent: int, samples: int) -> None:
+        super().__init__()
+        self.dense = nn.Sequential(
+            nn.Linear(latent, BEDSIDE_HIDDEN),
+            nn.ReLU(),
+            nn.Linear(BEDSIDE_HIDDEN, BEDSIDE_HIDDEN),
+            nn.ReLU(),
+            nn.Linear(BEDSIDE_HIDDEN, samples + 1),
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.dense(z)
+
+
+def parts(x: Tensor, samples: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Split bedside inputs: beat and typical beat, [n, samples], and RR ratio, [n, 1]."""
+    return x[:, :samples], x[:, samples : 2 * samples], x[:, 2 * samples :]
 
 
 class Deconvolution(nn.Module):
@@ -159,10 +201,10 @@ class BetaVAE(nn.Module):
 
     def __init__(
         self,
-        encoder: TCN | ImageConvolution,
+        encoder: TCN | ImageConvolution | BedsideEncoder,
         mean: nn.Linear,
         log_variance: nn.Linear,
-        decoder: Deconvolution | ImageDeconvolution,
+        decoder: Deconvolution | ImageDeconvolution | BedsideDecoder,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -175,11 +217,29 @@ class BetaVAE(nn.Module):
         h = self.encoder(x)
         return self.mean(h), self.log_variance(h)
 
+    def decode(self, z: Tensor, x: Tensor) -> Tensor:
+        """Return the reconstruction of x, [n, length], from z, [n, latent]."""
+        return self.decoder(z)
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return a reconstruction through a sampled z (algorithm 1), mean and log variance."""
         mean, log_variance = self.encode(x)
         z = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
-        return self.decoder(z), mean, log_variance
+        return self.decode(z, x), mean, log_variance
+
+
+class BedsideVAE(BetaVAE):
+    """beta-VAE that sees the typical beat: the beat is the typical beat plus what is decoded.
+
+    So NSE (eq. 3) keeps its meaning: the error is divided by the energy of all that was seen, not by that of a
+    deviation that is next to nothing.
+    """
+
+    def decode(self, z: Tensor, x: Tensor) -> Tensor:
+        decoded = self.decoder(z)
+        samples = decoded.shape[1] - 1
+        typical = parts(x, samples)[1]
+        return torch.cat([typical + decoded[:, :samples], typical, decoded[:, samples:]], dim=1)
 
 
 # Python makes the parts in the order written here: the same seed gives the same weights.
@@ -205,9 +265,22 @@ def image_model(latent: int = 10) -> BetaVAE:
     )
 
 
-def make(dataset: str, length: int, latent: int) -> BetaVAE:
-    """Make the model of a data set; length: of its inputs."""
-    return segment_model(length, latent) if dataset == "arrhythmia" else image_model(latent)
+def bedside_model(length: int = 189, latent: int = 4) -> BetaVAE:
+    """Make the model of heartbeats relative to their patient."""
+    samples = (length - 1) // 2
+    return BedsideVAE(
+        BedsideEncoder(samples),
+        nn.Linear(FILTERS, latent),
+        nn.Linear(FILTERS, latent),
+        BedsideDecoder(latent, samples),
+    )
+
+
+def make(parameters: Parameters, length: int) -> BetaVAE:
+    """Make the model that parameters name; length: of its inputs."""
+    if parameters.dataset != "arrhythmia":
+        return image_model(parameters.latent)
+    return (bedside_model if parameters.contract == "bedside" else segment_model)(length, parameters.latent)
 
 
 @torch.no_grad()
@@ -237,5 +310,5 @@ class Serving(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         mean, _ = self.model.encode(x)
-        error = x - self.model.decoder(mean)
+        error = x - self.model.decode(mean, x)
         return mean, (error * error).sum(dim=1) / (x * x).sum(dim=1).clamp_min(1e-12)

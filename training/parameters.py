@@ -32,6 +32,8 @@ class Parameters:
     # by-beat: the paper's 80/20, patients shared; by-image: the official files
     split: Literal["inter-patient", "by-beat", "by-image"] = "inter-patient"
     normal: tuple[str, ...] = ("N",)  # classes that train
+    # what a model of heartbeats sees. segment: the paper's; bedside: the beat relative to its patient's typical beat
+    contract: Literal["segment", "bedside"] = "segment"
     keep_mixed_windows: bool = False  # also train on normal windows that hold an abnormal beat (parity)
     rr_window: Literal["past", "centred"] = (
         "past"  # or centred: the original's median RR, which looks 5 s ahead (parity)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ecgwatch import bundle as bundles
-from ecgwatch.beats import Contract, ImageContract
+from ecgwatch.beats import Bedside, Contract, ImageContract
 from ecgwatch.bundle import FORMAT_VERSION, Bundle, Manifest, MapSettings
 from ecgwatch.scorer import Model
 from ecgwatch.tsne_map import ReferenceMap
@@ -49,7 +49,7 @@ class Result:
 
 def run(
     parameters: Parameters,
-    contract: Contract | ImageContract,
+    contract: Contract | Bedside | ImageContract,
     data: Dataset,
     split: Split,
     folder: Path,
@@ -77,7 +77,7 @@ def complete(
     exported: bytes,
     made: dict[str, Any],
     parameters: Parameters,
-    contract: Contract | ImageContract,
+    contract: Contract | Bedside | ImageContract,
     data: Dataset,
     split: Split,
     folder: Path,

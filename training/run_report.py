@@ -81,7 +81,8 @@ def _examples(data: Dataset, split: Split, result: Result) -> list[report.Exampl
         rows = split.test[data.classes[split.test] == kind]
         x = data.x[rng.permutation(rows)[: EXAMPLES.get(kind, 2)]]
         if len(x):
-            y = result.model.decoder(result.model.encode(torch.from_numpy(x))[0]).numpy()
+            given = torch.from_numpy(x)
+            y = result.model.decode(result.model.encode(given)[0], given).numpy()
             nse = ((x - y) ** 2).sum(axis=1) / (x**2).sum(axis=1)
             pairs = zip(x.reshape(-1, *shape), y.reshape(-1, *shape), nse.tolist(), strict=True)
             examples += [report.Example(kind, *parts) for parts in pairs]

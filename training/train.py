@@ -75,7 +75,7 @@ def fit(
     evaluation mode, on the CPU.
     """
     seed_all(parameters.seed, 0)
-    model = make(parameters.dataset, x_train.shape[1], parameters.latent).to(on)
+    model = make(parameters, x_train.shape[1]).to(on)
     optimizer = torch.optim.Adam(model.parameters(), lr=parameters.learning_rate, fused=True)
     epochs = parameters.epochs + parameters.cooldown
     done, losses = _resume(folder, model, optimizer)
@@ -143,7 +143,7 @@ def mean_nse(model: BetaVAE, x: torch.Tensor) -> float:
     model.eval()
     errors = []
     for part in x.split(1000):
-        y = model.decoder(model.encode(part)[0])
+        y = model.decode(model.encode(part)[0], part)
         errors.append(((part - y) ** 2).sum(1) / (part**2).sum(1))
     return float(torch.cat(errors).mean())
 

@@ -68,7 +68,9 @@ def run(
     facts = _facts(loaded, rate, patients, speed)
     try:
         with (
-            embedded_broker([TOPICS.beats, TOPICS.scores, TOPICS.alerts, TOPICS.dead_letters]) as address,
+            embedded_broker(
+                [TOPICS.beats, TOPICS.scores, TOPICS.alerts, TOPICS.dead_letters, TOPICS.baselines]
+            ) as address,
             _Worker(on_broker(settings, address, rate)) as worker,
             _drawing(console, plain or not console.is_terminal, facts, tally, worker.log) as draw,
         ):

@@ -62,8 +62,8 @@ def measure() -> tuple[list[Figure], Stages]:
     decode = cpu_us(lambda: [decode_beats(one.value, one.key, MSGPACK) for one in received], BATCH)
     prepared = cpu_us(lambda: prepare(beats[:BATCH], scorer.contract), BATCH)
     scored = cpu_us(lambda: scorer.score(x[:BATCH]), BATCH)
-    whole = cpu_us(lambda: process(received, quiet), BATCH)
-    with_scores = cpu_us(lambda: process(received, full), BATCH)
+    whole = cpu_us(lambda: process(received, quiet, {}), BATCH)
+    with_scores = cpu_us(lambda: process(received, full, {}), BATCH)
     bare, searched = times[BATCH]
     answers = max(0.0, whole - decode - prepared - scored)
     return figures, Stages(decode, prepared, bare, searched, answers, max(0.0, with_scores - whole))

@@ -41,8 +41,9 @@ class Site:
         self.brokers = brokers
         suffix = uuid.uuid4().hex[:8]
         self.group = f"workers-{suffix}"
-        self.beats, self.scores, self.alerts, self.dead_letters = (
-            create_topic(brokers, f"{name}-{suffix}", partitions) for name in ("beats", "scores", "alerts", "dead")
+        self.beats, self.scores, self.alerts, self.dead_letters, self.baselines = (
+            create_topic(brokers, f"{name}-{suffix}", partitions)
+            for name in ("beats", "scores", "alerts", "dead", "baselines")
         )
         self._folder = folder
         self._workers: list[Worker] = []
@@ -75,6 +76,7 @@ class Site:
             "ECGWATCH_TOPICS_SCORES": self.scores,
             "ECGWATCH_TOPICS_ALERTS": self.alerts,
             "ECGWATCH_TOPICS_DEAD_LETTERS": self.dead_letters,
+            "ECGWATCH_TOPICS_BASELINES": self.baselines,
         }
 
     def worker(self, *arguments: str, **settings: str) -> "Worker":

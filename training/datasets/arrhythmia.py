@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ecgwatch.beats import Contract, median_rr_s, prepare, segment_length, segments
+from ecgwatch.beats import Bedside, Contract, median_rr_s, segment_length, segments
 from ecgwatch.messages import Beat
+from ecgwatch.patients import prepare
 from ecgwatch.records import Record, beats_of, read_wfdb
 from training.datasets.dataset import Dataset, Split, SplitName, check_normal
 from training.datasets.download import Release
@@ -87,7 +88,7 @@ MITDB = Release(
 )
 
 
-def load(folder: Path, contract: Contract, normal: Sequence[str], names: Sequence[str] = RECORDS) -> Dataset:
+def load(folder: Path, contract: Contract | Bedside, normal: Sequence[str], names: Sequence[str] = RECORDS) -> Dataset:
     """Read records and make model inputs of all their beats that can be scored.
 
     folder: holds the WFDB files. Raises DataError for a missing file.
@@ -106,13 +107,21 @@ def join(parts: Sequence[Dataset]) -> Dataset:
     return Dataset(x, classes, records, samples, clean, hours, KINDS)
 
 
-def record_beats(record: Record, contract: Contract, normal: Sequence[str]) -> Dataset:
-    """Make model inputs of one record's beats, through the code that the worker uses."""
+def record_beats(record: Record, contract: Contract | Bedside, normal: Sequence[str]) -> Dataset:
+    """Make model inputs of one record's beats, through the code that the worker uses.
+
+    Of the bedside contract those beats alone whose patient's typical beat was learned, and the hours that they cover.
+    """
     beats = beats_of(record, record.name)
-    if contract.rr_window == "centred":
+    duration_s, learning_s = len(record.signal) / record.fs_hz, 0.0
+    if isinstance(contract, Contract) and contract.rr_window == "centred":
         x, kept = _centred(record, beats, contract)
     else:
-        x, kept, _ = prepare(beats, contract)
+        x, kept, _, known = prepare(beats, contract, {})
+        if isinstance(contract, Bedside):
+            learned = np.array(known) == "learned"
+            x, kept = x[learned], kept[learned]
+            learning_s = float(record.r_samples[kept[0]] / record.fs_hz) if len(kept) else duration_s
     classes = record.classes
     return Dataset(
         x,
@@ -120,7 +129,7 @@ def record_beats(record: Record, contract: Contract, normal: Sequence[str]) -> D
         np.full(len(kept), record.name, "<U8"),
         record.r_samples[kept],
         _clean(record, beats, contract, np.isin(classes, list(normal)))[kept],
-        {record.name: len(record.signal) / record.fs_hz / 3600},
+        {record.name: (duration_s - learning_s) / 3600},
         KINDS,
     )
 
@@ -145,10 +154,14 @@ def _centred(record: Record, beats: Sequence[Beat], contract: Contract) -> tuple
     return x[~flat], kept[~flat]
 
 
-def _clean(record: Record, beats: Sequence[Beat], contract: Contract, is_normal: np.ndarray) -> np.ndarray:
+def _clean(record: Record, beats: Sequence[Beat], contract: Contract | Bedside, is_normal: np.ndarray) -> np.ndarray:
     """True where every beat with its R peak inside the window is normal, bool[n]."""
-    medians = np.nan_to_num(_median_rr(record, beats, contract), nan=1)
-    end = record.r_samples + segment_length(medians, contract) / contract.fs_hz * record.fs_hz
+    if isinstance(contract, Bedside):
+        after_s: float | np.ndarray = contract.after_s + contract.align_s
+    else:
+        medians = np.nan_to_num(_median_rr(record, beats, contract), nan=1)
+        after_s = segment_length(medians, contract) / contract.fs_hz
+    end = record.r_samples + after_s * record.fs_hz
     last = np.searchsorted(record.r_samples, end)
     abnormal_before = np.concatenate([[0], np.cumsum(~is_normal)])
     return abnormal_before[last] == abnormal_before[np.arange(len(beats))]

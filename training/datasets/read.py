@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from ecgwatch.beats import Contract, ImageContract
+from ecgwatch.beats import Bedside, Contract, ImageContract
 from training.datasets import arrhythmia, download, heartbeat_csv, images
 from training.datasets.dataset import Dataset, Split
 from training.parameters import Parameters
@@ -12,7 +12,7 @@ from training.parameters import Parameters
 class Data(NamedTuple):
     """Model inputs, what they are made of, and who trains and who is tested."""
 
-    contract: Contract | ImageContract
+    contract: Contract | Bedside | ImageContract
     inputs: Dataset
     split: Split
 
@@ -32,7 +32,9 @@ def read(parameters: Parameters, directory: Path, csv: Path | None = None, offli
         data = images.load(files, parameters.dataset, ImageContract())
         return Data(ImageContract(), data, images.split(data, parameters.normal))
     by_beat = parameters.split == "by-beat"
-    contract = Contract(rr_window=parameters.rr_window, leads=() if by_beat else Contract().leads)
+    contract: Contract | Bedside = Bedside()
+    if parameters.contract == "segment":
+        contract = Contract(rr_window=parameters.rr_window, leads=() if by_beat else Contract().leads)
     names = arrhythmia.RECORDS if by_beat else arrhythmia.ELIGIBLE_DS1 + arrhythmia.DS2
     records = download.ensure(directory / arrhythmia.MITDB.folder, arrhythmia.MITDB, offline=offline)
     beats = arrhythmia.load(records, contract, parameters.normal, names)

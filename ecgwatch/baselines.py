@@ -1,0 +1,199 @@
+"""Typical beats on Kafka: a compacted topic, keyed by patient, with the partitions of the beat topic.
+
+    partition taken ─▶ load ─▶ its beats are scored, and learned from ─▶ due: saved with what the batch publishes
+    partition given away, or stop ─▶ unsaved: the rest is saved first, so that the next worker goes on where this ended
+
+A patient is saved once in SAVE_EVERY_S of its beats, and before its partition goes. So a crash may cost the last
+SAVE_EVERY_S of slow change, and a new patient's first beats; a rebalance or a stop costs nothing. A record without a
+value (a tombstone) is an operator's wish to forget the patient: workers hear it before the next batch.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+import msgspec
+import numpy as np
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+
+from ecgwatch import kafka, messages, patients
+from ecgwatch.batch import Record
+from ecgwatch.beats import Bedside
+from ecgwatch.config import Settings
+from ecgwatch.errors import DataError
+from ecgwatch.logs import log
+from ecgwatch.messages import BaselineMessage
+from ecgwatch.patients import Patient, Patients
+
+SAVE_EVERY_S = 60.0
+_READ_AT_ONCE = 500
+_READ_TIMEOUT_S = 1.0
+_STALLED_S = 30.0
+_BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+class Baselines:
+    """What is known of the patients of this worker's partitions; used from one thread at a time."""
+
+    def __init__(self, settings: Settings, contract: Bedside) -> None:
+        self.patients: Patients = {}
+        self._topic = settings.topics.baselines
+        self._contract = contract
+        self._consumer = Consumer(kafka.reader_settings(settings))
+        self._partition_of: dict[str, int] = {}
+        self._saved_ms: dict[str, int] = {}  # the newest beat that is in what was saved
+        self._heard: dict[int, int] = {}  # of each partition, the offset where reading goes on
+
+    def load(self, partition: int) -> None:
+        """Read what is known of a partition's patients; raises KafkaException where the broker does not say."""
+        values, self._heard[partition] = _read(self._consumer, self._topic, partition)
+        self._consumer.assign([TopicPartition(self._topic, number, at) for number, at in self._heard.items()])
+        for value in values.values():
+            if (message := _decoded(value)) is not None:
+                self.patients[message.patient] = patients.from_message(message, self._contract)
+                self._saved_ms[message.patient] = _newest(self.patients[message.patient])
+                self._partition_of[message.patient] = partition
+        if values:
+            log.info("partition %d: typical beats of %d patients read", partition, len(values))
+
+    def hear(self) -> None:
+        """Forget the patients that an operator has reset since."""
+        for record in self._consumer.consume(_READ_AT_ONCE, timeout=0) if self._heard else ():
+            if record.error() is not None:
+                continue
+            self._heard[record.partition() or 0] = (record.offset() or 0) + 1
+            if not record.value() and (key := record.key()) is not None:
+                self.patients.pop(key.decode("utf-8", "replace"), None)
+                log.info("a patient's typical beat was reset; it is learned again")
+
+    def due(self, partition_of: Mapping[str, int]) -> list[Record]:
+        """Return what is to be saved after a batch; partition_of: of the patients that it held."""
+        self._partition_of |= partition_of
+        return [
+            self._record(patient)
+            for patient in partition_of
+            if (leads := self.patients.get(patient))
+            and _newest(leads) - self._saved_ms.get(patient, _oldest(leads)) >= SAVE_EVERY_S * 1000
+        ]
+
+    def unsaved(self) -> list[Record]:
+        """Return what was learned since it was saved."""
+        return [
+            self._record(patient)
+            for patient, leads in self.patients.items()
+            if leads and _newest(leads) != self._saved_ms.get(patient)
+        ]
+
+    def give_back(self) -> None:
+        """Forget all: the partitions are another worker's."""
+        for of_one in (self.patients, self._partition_of, self._saved_ms, self._heard):
+            of_one.clear()
+        self._consumer.unassign()
+
+    def _record(self, patient: str) -> Record:
+        leads = self.patients[patient]
+        self._saved_ms[patient] = _newest(leads)
+        value = messages.encode(patients.to_message(patient, leads, self._contract))
+        return Record(self._topic, patient.encode(), value, partition=self._partition_of[patient])
+
+
+def _newest(leads: Mapping[str, Patient]) -> int:
+    return max((known.last_ms for known in leads.values()), default=0)
+
+
+def _oldest(leads: Mapping[str, Patient]) -> int:
+    return min(known.first_ms for known in leads.values())
+
+
+def show(settings: Settings, patient: str) -> list[messages.LeadBaseline]:
+    """Return what the topic holds of a patient, of each lead; raises DataError where it is nothing."""
+    with _reader(settings) as consumer:
+        return _find(consumer, settings, patient)[1]
+
+
+def describe(lead: messages.LeadBaseline) -> str:
+    """Return a lead's typical beat as a picture of one line, and what is known of it."""
+    newest = datetime.fromtimestamp(lead.last_ms / 1000, UTC).isoformat(timespec="seconds")
+    said = f"{lead.lead}: {lead.known}, {lead.beats} beats, the newest of {newest}"
+    if lead.typical is None:
+        return said
+    typical = np.frombuffer(lead.typical, "<f4")
+    low, span = float(typical.min()), max(float(np.ptp(typical)), 1e-3)
+    picture = "".join(_BLOCKS[min(7, int(8 * (value - low) / span))] for value in typical[::2].tolist())
+    return f"{said}\n  {picture}  {span:.2f} mV, usual deviation {100 * lead.deviation:.1f} %"
+
+
+def reset(settings: Settings, patient: str) -> None:
+    """Make the workers forget a patient; raises DataError where nothing is known of it."""
+    with _reader(settings) as consumer:
+        partition, _ = _find(consumer, settings, patient)
+    refused: list[KafkaError] = []
+    producer = Producer(kafka.producer_settings(settings) | {"message.timeout.ms": int(_STALLED_S * 1000)})
+    producer.produce(
+        settings.topics.baselines,
+        key=patient.encode(),
+        value=None,
+        partition=partition,
+        on_delivery=lambda error, _: refused.append(error) if error else None,
+    )
+    if producer.flush(_STALLED_S) or refused:
+        raise kafka.problem(settings, refused[0] if refused else KafkaError(KafkaError._TIMED_OUT))
+
+
+@contextmanager
+def _reader(settings: Settings) -> Iterator[Consumer]:
+    kafka.wait_for_broker(settings)
+    consumer = Consumer(kafka.reader_settings(settings))
+    try:
+        yield consumer
+    except KafkaException as error:
+        raise kafka.problem(settings, error.args[0]) from None
+    finally:
+        consumer.close()
+
+
+def _find(consumer: Consumer, settings: Settings, patient: str) -> tuple[int, list[messages.LeadBaseline]]:
+    topic = settings.topics.baselines
+    described = consumer.list_topics(topic, timeout=kafka.REQUEST_TIMEOUT_S).topics[topic]
+    if described.error:
+        raise KafkaException(described.error)
+    for partition in sorted(described.partitions):
+        if (found := _decoded(_read(consumer, topic, partition)[0].get(patient))) is not None:
+            return partition, found.leads
+    raise DataError(f"topic {topic} holds no patient of that name; one is saved a minute after its first beat")
+
+
+def _read(consumer: Consumer, topic: str, partition: int) -> tuple[dict[str, bytes | None], int]:
+    """Return the last value of each key that a partition holds now, and the offset after the last record.
+
+    Raises KafkaException where the broker does not answer.
+    """
+    low, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=kafka.REQUEST_TIMEOUT_S)
+    values: dict[str, bytes | None] = {}
+    consumer.assign([TopicPartition(topic, partition, low)])
+    heard = time.monotonic()
+    while low < end:
+        records = consumer.consume(_READ_AT_ONCE, timeout=_READ_TIMEOUT_S)
+        heard = time.monotonic() if records else heard
+        for record in records:
+            if (error := record.error()) is not None:
+                if error.code() != KafkaError._PARTITION_EOF:
+                    raise KafkaException(error)
+                low = end  # what is missing up to there was compacted away
+                continue
+            low = (record.offset() or 0) + 1
+            if (key := record.key()) is not None:
+                values[key.decode("utf-8", "replace")] = record.value()
+        if time.monotonic() - heard > _STALLED_S:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+    return values, low
+
+
+def _decoded(value: bytes | None) -> BaselineMessage | None:
+    """A record that cannot be read counts as none: the patient is learned again."""
+    try:
+        return messages.decode_baseline(value) if value else None
+    except msgspec.MsgspecError as error:
+        log.warning("a typical beat cannot be read and is learned again: %s", str(error)[:200])
+        return None

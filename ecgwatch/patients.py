@@ -1,0 +1,277 @@
+"""What is known of one patient, and model inputs from it: pure, time comes with the beats.
+
+A beat is judged relative to its own patient: what differs between people is larger than what differs between a normal
+and an ectopic beat of one person. Of each patient and lead this module learns, without labels,
+
+- the typical beat, from the first minutes: the median of those beats that lie around the densest one (`densest`), so
+  that up to half of them may be ectopic, of any shape;
+- the usual deviation: how far beats commonly lie from it, root mean square, relative to its amplitude.
+
+Afterwards both follow slow change (posture, electrode) and nothing else: a beat within `gate` usual deviations moves
+the typical beat by `follow` of the way to itself, any other beat moves nothing. So ectopic beats are never learned,
+however many; the bound of what can be: per beat `follow * gate` usual deviations. One thing else is: where fewer than
+`LEAST_ACCEPTED` of the beats have been within the gate for `learn_s`, the old shape has gone (a new conduction block,
+an electrode put elsewhere), and the typical beat is learned anew from those that came meanwhile. Until then each of
+them may be an alert.
+
+A model input (`beats.Bedside`) is the beat, the typical beat, and the RR interval against the recent ones:
+
+    beat      T + (x - T) (USUAL / d)^RELATIVE, in units of T's amplitude: x the window, shifted by up to `align_s` to
+              where it lies nearest to T; d the usual deviation. Who deviates much as a rule is given more room.
+    typical   T in units of its amplitude
+    rr        log(RR / median of the recent RR) / (LEAST_IRREGULARITY + their median absolute deviation), limited
+"""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import log
+from statistics import median
+
+import numpy as np
+
+from ecgwatch import beats as contracts
+from ecgwatch.beats import Bedside, Contract, ImageContract, Prepared
+from ecgwatch.messages import VERSION, BaselineMessage, Beat, Known, LeadBaseline
+
+LEAST_BEATS = 8  # before so many there is no typical beat: a beat is compared with itself, and only its RR can tell
+PENDING = 128  # windows kept while learning; then every other one goes, and of later ones every other is taken
+USUAL = 0.03  # usual deviation of a calm recording, relative to the amplitude
+LEAST_DEVIATION = 0.003
+RELATIVE = 0.6
+LEAST_IRREGULARITY = 0.1  # added to the median absolute deviation of log RR
+RR_LIMITS = (-12.0, 2.3)  # of the ratio; a long interval tells little: beats after a pause are normal
+RR_WEIGHT = 0.45  # puts a beat that is 20 % early in a regular rhythm to about 1, as a half of a beat's energy
+LEAST_RR_MS = 100.0
+SAME_R_MS = 2.5  # times of R are rounded to the millisecond
+LEAST_ACCEPTED = 0.2
+ACCEPTED_OVER = 64  # beats, about
+QUIET_SHARE = 0.45  # of the first beats' deviations this quantile is the usual one: half of them may be ectopic
+
+
+@dataclass
+class Patient:
+    """One lead of one patient; changed by `see` alone.
+
+    typical: float32[length], millivolts, None before there is one; deviation: relative to its amplitude; learned: the
+    learning time is over; first_ms, last_ms: R of the first and the newest beat; count: beats seen; accepted: share of
+    the recent beats that lay within the gate; left_ms: since when it is too small, None where it is not; pending:
+    windows to learn from, every `stride`-th, since `first_ms` or `left_ms`; shifts: (R, shift) of the recent beats, ms.
+    """
+
+    first_ms: int
+    last_ms: int = -1
+    count: int = 0
+    typical: np.ndarray | None = None
+    deviation: float = USUAL
+    learned: bool = False
+    accepted: float = 1.0
+    left_ms: int | None = None
+    stride: int = 1
+    pending: list[np.ndarray] = field(default_factory=list)
+    shifts: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=contracts.RR_HISTORY + 1))
+
+    @property
+    def known(self) -> Known:
+        """How far learning has come."""
+        return "learned" if self.learned else "none" if self.typical is None else "learning"
+
+
+Patients = dict[str, dict[str, Patient]]  # by patient, then by lead
+
+
+def prepare(beats: Sequence[Beat], contract: Contract | Bedside | ImageContract, patients: Patients) -> Prepared:
+    """Make model inputs of beats, each patient's in order of time; what is known of the patients grows with them.
+
+    A beat that does not fit the contract is refused alone; reasons as for `beats.prepare`, and too-short also before R.
+    """
+    if not isinstance(contract, Bedside):
+        return contracts.prepare(beats, contract)
+    windows, refused = contracts.windows(beats, contract)
+    rows: list[np.ndarray] = []
+    kept: list[int] = []
+    known: list[Known] = []
+    for number, beat in enumerate(beats):
+        if number in refused:
+            continue
+        patient = _patient(patients, beat, contract)
+        rows.append(see(patient, windows[number], beat, contract))
+        known.append(patient.known)
+        kept.append(number)
+    x = np.stack(rows) if rows else np.zeros((0, contract.length), np.float32)
+    return Prepared(x, np.array(kept, int), refused, tuple(known))
+
+
+def _patient(patients: Patients, beat: Beat, contract: Bedside) -> Patient:
+    """Find a patient's lead; begin anew where nothing was seen of it for `forget_s`."""
+    leads = patients.setdefault(beat.patient, {})
+    found = leads.get(beat.lead)
+    if found is None or beat.r_time_ms - found.last_ms > contract.forget_s * 1000:
+        found = leads[beat.lead] = Patient(first_ms=beat.r_time_ms)
+    return found
+
+
+def see(patient: Patient, window: np.ndarray, beat: Beat, contract: Bedside) -> np.ndarray:
+    """Return a beat's model input, float32[contract.length], and learn from it.
+
+    window: float32[samples + 2 * spare], millivolts at contract.fs_hz, without its median. A beat no newer than the
+    newest one seen changes nothing.
+    """
+    spare, samples = contract.spare, contract.samples
+    new = beat.r_time_ms > patient.last_ms
+    if new and not patient.learned:
+        _learn(patient, window, beat, contract)
+    typical = window[spare : spare + samples] if patient.typical is None else patient.typical
+    shifted = np.lib.stride_tricks.sliding_window_view(window, samples)
+    errors = np.square(shifted - typical).mean(axis=1)
+    best = int(errors.argmin())
+    nearest = shifted[best]
+    amplitude = max(float(np.ptp(typical)), 1e-3)
+    deviation = float(errors[best]) ** 0.5 / amplitude
+    rr = _rr(patient, beat, (best - spare) * 1000 / contract.fs_hz, contract) if new else 0.0
+    room = (USUAL / max(patient.deviation, LEAST_DEVIATION)) ** RELATIVE
+    row = np.empty(contract.length, np.float32)
+    row[:samples] = (typical + (nearest - typical) * room) / amplitude
+    row[samples : 2 * samples] = typical / amplitude
+    row[2 * samples :] = rr
+    if new:
+        patient.count += 1
+        patient.last_ms = beat.r_time_ms
+        if patient.learned:
+            _follow(patient, nearest, deviation, window, contract)
+    return row
+
+
+def _follow(patient: Patient, nearest: np.ndarray, deviation: float, window: np.ndarray, contract: Bedside) -> None:
+    """Move the typical beat a little towards a beat within the gate; learn it anew where there have been too few."""
+    inside = deviation < contract.gate * patient.deviation
+    patient.accepted += (inside - patient.accepted) / ACCEPTED_OVER
+    if inside:
+        typical = patient.typical
+        patient.typical = typical + np.float32(contract.follow) * (nearest - typical)
+        further = 1 if deviation > patient.deviation else -1
+        patient.deviation *= 1 + contract.follow * further  # follows the median of the accepted
+    if patient.accepted >= LEAST_ACCEPTED:
+        patient.left_ms, patient.pending, patient.stride = None, [], 1
+        return
+    if patient.left_ms is None:
+        patient.left_ms = patient.last_ms
+    _keep(patient, window, contract)
+    if patient.last_ms - patient.left_ms >= contract.learn_s * 1000 and len(patient.pending) >= 2 * LEAST_BEATS:
+        patient.typical, patient.deviation = densest(np.stack(patient.pending), contract.share)
+        patient.accepted, patient.left_ms, patient.pending, patient.stride = 1.0, None, [], 1
+
+
+def _keep(patient: Patient, window: np.ndarray, contract: Bedside) -> None:
+    if patient.count % patient.stride == 0:
+        patient.pending.append(window[contract.spare : contract.spare + contract.samples])
+    if len(patient.pending) > PENDING:
+        patient.pending, patient.stride = patient.pending[::2], patient.stride * 2
+
+
+def _learn(patient: Patient, window: np.ndarray, beat: Beat, contract: Bedside) -> None:
+    """Keep the window; find the typical beat among those kept, at 8, 16, 32, ... and when the learning time is over."""
+    _keep(patient, window, contract)
+    seen = patient.count + 1
+    over = beat.r_time_ms - patient.first_ms >= contract.learn_s * 1000 and seen >= 2 * LEAST_BEATS
+    if over or (seen >= LEAST_BEATS and seen & (seen - 1) == 0):
+        patient.typical, patient.deviation = densest(np.stack(patient.pending), contract.share)
+    if over:
+        patient.learned, patient.pending, patient.stride = True, [], 1
+
+
+def densest(windows: np.ndarray, share: float) -> tuple[np.ndarray, float]:
+    """Return the typical beat and the usual deviation among beats of which less than 1 - `share` are ectopic.
+
+    windows: float32[n, samples]. The beat whose nearest `share` of all lie closest is in the middle of the commonest
+    shape; the typical beat is the median of these, float32[samples].
+    """
+    squares = np.square(windows).sum(axis=1)
+    distances = squares[:, None] + squares[None, :] - 2 * windows @ windows.T
+    rank = max(1, int(share * len(windows)) - 1)
+    radius = np.partition(distances, min(rank, len(windows) - 1), axis=1)[:, min(rank, len(windows) - 1)]
+    middle = int(radius.argmin())
+    typical = np.median(windows[distances[middle] <= radius[middle]], axis=0).astype(np.float32)
+    deviations = np.sqrt(np.square(windows - typical).mean(axis=1)) / max(float(np.ptp(typical)), 1e-3)
+    return typical, float(np.quantile(deviations, QUIET_SHARE))
+
+
+def _rr(patient: Patient, beat: Beat, shift_ms: float, contract: Bedside) -> float:
+    """The RR interval before a beat against the recent ones, both ends moved to where the beats really lie."""
+    patient.shifts.append((beat.r_time_ms, shift_ms))
+    if len(beat.rr_ms) < 2:
+        return 0.0
+    intervals = beat.rr_ms[-contracts.RR_HISTORY - 1 :].tolist()
+    shifts = _shifts(patient, beat.r_time_ms, intervals)
+    logs = [
+        log(max(i + here - before, LEAST_RR_MS)) for i, before, here in zip(intervals, shifts, shifts[1:], strict=False)
+    ]
+    earlier, last = logs[:-1], logs[-1]
+    irregularity = LEAST_IRREGULARITY
+    if len(earlier) >= 4:
+        middle = median(earlier)
+        irregularity += median([abs(one - middle) for one in earlier])
+    ratio = (last - median(earlier[-contract.recent_rr :])) / irregularity
+    return RR_WEIGHT * min(max(ratio, RR_LIMITS[0]), RR_LIMITS[1])
+
+
+def _shifts(patient: Patient, r_ms: float, intervals: Sequence[float]) -> list[float]:
+    """The shift at each R that the intervals join, oldest first, ms; 0 where no beat was seen there."""
+    known, found = list(patient.shifts), []
+    for interval in (0.0, *reversed(intervals)):
+        r_ms -= interval
+        while known and known[-1][0] > r_ms + SAME_R_MS:
+            known.pop()
+        found.append(known[-1][1] if known and known[-1][0] > r_ms - SAME_R_MS else 0.0)
+    return found[::-1]
+
+
+def to_message(name: str, leads: Mapping[str, Patient], contract: Bedside) -> BaselineMessage:
+    """Return what is known of a patient as it is saved; nothing is lost, so that scores go on as they were."""
+    return BaselineMessage(VERSION, name, [_saved(lead, patient, contract) for lead, patient in leads.items()])
+
+
+def _saved(lead: str, patient: Patient, contract: Bedside) -> LeadBaseline:
+    return LeadBaseline(
+        lead=lead,
+        known=patient.known,
+        fs_hz=contract.fs_hz,
+        first_ms=patient.first_ms,
+        last_ms=patient.last_ms,
+        beats=patient.count,
+        typical=None if patient.typical is None else _bytes(patient.typical),
+        deviation=patient.deviation,
+        accepted=patient.accepted,
+        left_ms=patient.left_ms,
+        stride=patient.stride,
+        pending=[_bytes(window) for window in patient.pending],
+        shifts=list(patient.shifts),
+    )
+
+
+def from_message(message: BaselineMessage, contract: Bedside) -> dict[str, Patient]:
+    """Return a patient's leads as they were saved; what another contract made is left out, and learned again."""
+    found = {}
+    for saved in message.leads:
+        arrays = [np.frombuffer(one, "<f4") for one in (*saved.pending, *([saved.typical] if saved.typical else []))]
+        if saved.fs_hz != contract.fs_hz or any(len(one) != contract.samples for one in arrays):
+            continue
+        patient = Patient(
+            first_ms=saved.first_ms,
+            last_ms=saved.last_ms,
+            count=saved.beats,
+            typical=arrays.pop() if saved.typical else None,
+            deviation=saved.deviation,
+            learned=saved.known == "learned",
+            accepted=saved.accepted,
+            left_ms=saved.left_ms,
+            stride=saved.stride,
+            pending=arrays,
+        )
+        patient.shifts.extend(saved.shifts)
+        found[saved.lead] = patient
+    return found
+
+
+def _bytes(array: np.ndarray) -> bytes:
+    return array.astype("<f4").tobytes()
