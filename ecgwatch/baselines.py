@@ -38,6 +38,7 @@ class Baselines:
 
     def __init__(self, settings: Settings, contract: Bedside) -> None:
         self.patients: Patients = {}
+        self._settings = settings
         self._topic = settings.topics.baselines
         self._contract = contract
         self._consumer = Consumer(kafka.reader_settings(settings))
@@ -47,7 +48,7 @@ class Baselines:
 
     def load(self, partition: int) -> None:
         """Read what is known of a partition's patients; raises KafkaException where the broker does not say."""
-        values, self._heard[partition] = _read(self._consumer, self._topic, partition)
+        values, self._heard[partition] = _read(self._settings, partition)
         self._consumer.assign([TopicPartition(self._topic, number, at) for number, at in self._heard.items()])
         for value in values.values():
             if (message := _decoded(value)) is not None:
@@ -64,7 +65,9 @@ class Baselines:
                 continue
             self._heard[record.partition() or 0] = (record.offset() or 0) + 1
             if not record.value() and (key := record.key()) is not None:
-                self.patients.pop(key.decode("utf-8", "replace"), None)
+                patient = key.decode("utf-8", "replace")
+                self.patients.pop(patient, None)
+                self._saved_ms.pop(patient, None)
                 log.info("a patient's typical beat was reset; it is learned again")
 
     def due(self, partition_of: Mapping[str, int]) -> list[Record]:
@@ -108,8 +111,7 @@ def _oldest(leads: Mapping[str, Patient]) -> int:
 
 def show(settings: Settings, patient: str) -> list[messages.LeadBaseline]:
     """Return what the topic holds of a patient, of each lead; raises DataError where it is nothing."""
-    with _reader(settings) as consumer:
-        return _find(consumer, settings, patient)[1]
+    return _find(settings, patient)[1]
 
 
 def describe(lead: messages.LeadBaseline) -> str:
@@ -126,8 +128,7 @@ def describe(lead: messages.LeadBaseline) -> str:
 
 def reset(settings: Settings, patient: str) -> None:
     """Make the workers forget a patient; raises DataError where nothing is known of it."""
-    with _reader(settings) as consumer:
-        partition, _ = _find(consumer, settings, patient)
+    partition, _ = _find(settings, patient)
     refused: list[KafkaError] = []
     producer = Producer(kafka.producer_settings(settings) | {"message.timeout.ms": int(_STALLED_S * 1000)})
     producer.produce(
@@ -141,52 +142,64 @@ def reset(settings: Settings, patient: str) -> None:
         raise kafka.problem(settings, refused[0] if refused else KafkaError(KafkaError._TIMED_OUT))
 
 
+def _find(settings: Settings, patient: str) -> tuple[int, list[messages.LeadBaseline]]:
+    """Return a patient's partition and leads."""
+    kafka.wait_for_broker(settings)
+    topic = settings.topics.baselines
+    try:
+        for partition in _partitions(settings):
+            if (found := _decoded(_read(settings, partition)[0].get(patient))) is not None:
+                return partition, found.leads
+    except KafkaException as error:
+        raise kafka.problem(settings, error.args[0]) from None
+    raise DataError(f"topic {topic} holds no patient of that name; one is saved a minute after its first beat")
+
+
+def _partitions(settings: Settings) -> list[int]:
+    with _reader(settings) as consumer:
+        topic = consumer.list_topics(settings.topics.baselines, timeout=kafka.REQUEST_TIMEOUT_S)
+        described = topic.topics[settings.topics.baselines]
+        if described.error:
+            raise KafkaException(described.error)
+        return sorted(described.partitions)
+
+
 @contextmanager
 def _reader(settings: Settings) -> Iterator[Consumer]:
-    kafka.wait_for_broker(settings)
+    """A consumer for one reading: one that has read another partition waits for that one's long poll first."""
     consumer = Consumer(kafka.reader_settings(settings))
     try:
         yield consumer
-    except KafkaException as error:
-        raise kafka.problem(settings, error.args[0]) from None
     finally:
         consumer.close()
 
 
-def _find(consumer: Consumer, settings: Settings, patient: str) -> tuple[int, list[messages.LeadBaseline]]:
-    topic = settings.topics.baselines
-    described = consumer.list_topics(topic, timeout=kafka.REQUEST_TIMEOUT_S).topics[topic]
-    if described.error:
-        raise KafkaException(described.error)
-    for partition in sorted(described.partitions):
-        if (found := _decoded(_read(consumer, topic, partition)[0].get(patient))) is not None:
-            return partition, found.leads
-    raise DataError(f"topic {topic} holds no patient of that name; one is saved a minute after its first beat")
-
-
-def _read(consumer: Consumer, topic: str, partition: int) -> tuple[dict[str, bytes | None], int]:
+def _read(settings: Settings, partition: int) -> tuple[dict[str, bytes | None], int]:
     """Return the last value of each key that a partition holds now, and the offset after the last record.
 
     Raises KafkaException where the broker does not answer.
     """
-    low, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=kafka.REQUEST_TIMEOUT_S)
+    topic = settings.topics.baselines
     values: dict[str, bytes | None] = {}
-    consumer.assign([TopicPartition(topic, partition, low)])
-    heard = time.monotonic()
-    while low < end:
-        records = consumer.consume(_READ_AT_ONCE, timeout=_READ_TIMEOUT_S)
-        heard = time.monotonic() if records else heard
-        for record in records:
-            if (error := record.error()) is not None:
-                if error.code() != KafkaError._PARTITION_EOF:
-                    raise KafkaException(error)
-                low = end  # what is missing up to there was compacted away
-                continue
-            low = (record.offset() or 0) + 1
-            if (key := record.key()) is not None:
-                values[key.decode("utf-8", "replace")] = record.value()
-        if time.monotonic() - heard > _STALLED_S:
-            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+    with _reader(settings) as consumer:
+        low, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=kafka.REQUEST_TIMEOUT_S)
+        consumer.assign([TopicPartition(topic, partition, low)])
+        heard = time.monotonic()
+        while low < end:
+            # no more than there can be: librdkafka waits for as many as are asked for
+            records = consumer.consume(min(_READ_AT_ONCE, end - low), timeout=_READ_TIMEOUT_S)
+            heard = time.monotonic() if records else heard
+            for record in records:
+                if (error := record.error()) is not None:
+                    if error.code() != KafkaError._PARTITION_EOF:
+                        raise KafkaException(error)
+                    low = end  # what is missing up to there was compacted away
+                    continue
+                low = (record.offset() or 0) + 1
+                if (key := record.key()) is not None:
+                    values[key.decode("utf-8", "replace")] = record.value()
+            if time.monotonic() - heard > _STALLED_S:
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
     return values, low
 
 

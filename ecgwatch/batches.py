@@ -126,8 +126,8 @@ class Batches:
         async with self._scoring:
             await self._scored.join()
             self._next.clear()
+            await self._save()
             if self._baselines is not None:
-                await self._publisher.publish(self._baselines.unsaved())
                 self._baselines.give_back()
 
     async def finish(self) -> None:
@@ -140,8 +140,12 @@ class Batches:
     async def _settle(self) -> None:
         async with self._scoring:
             await self._scored.join()
-            if self._baselines is not None:
-                await self._publisher.publish(self._baselines.unsaved())
+            await self._save()
+
+    async def _save(self) -> None:
+        """Save what was learned of the patients since it was saved, before their partitions go."""
+        if self._baselines is not None and (records := self._baselines.unsaved()):
+            await self._publisher.publish(records)
 
     async def summaries(self) -> None:
         """Log what was done, once a minute, where anything was."""

@@ -6,7 +6,7 @@ faust (aiokafka) is set up in worker.py from the same settings.
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -201,13 +201,14 @@ def require_topics(settings: Settings, baselines: bool) -> None:
     """
     admin = _admin(settings)
     topics = settings.topics
-    uses = {topics.beats: AclOperation.READ}
-    written = (topics.scores, topics.alerts, topics.dead_letters, topics.baselines if baselines else "")
-    uses |= {name: AclOperation.WRITE for name in written if name}
+    uses: dict[str, tuple[AclOperation, ...]] = {topics.beats: (AclOperation.READ,)}
+    uses |= {name: (AclOperation.WRITE,) for name in (topics.scores, topics.alerts, topics.dead_letters) if name}
+    if baselines:
+        uses[topics.baselines] = (AclOperation.READ, AclOperation.WRITE)
     try:
         missing = _missing(admin, uses)
         if hidden := _hidden(admin, missing):
-            raise _denied(settings, uses[hidden[0]], f"topic {hidden[0]}")
+            raise _denied(settings, uses[hidden[0]][0], f"topic {hidden[0]}")
         if missing and topics.create:
             _create(admin, settings, missing)
             missing = _missing(admin, uses)
@@ -283,15 +284,15 @@ def _create(admin: AdminClient, settings: Settings, names: list[str]) -> None:
         time.sleep(0.05)
 
 
-def _check_access(admin: AdminClient, settings: Settings, uses: Mapping[str, AclOperation]) -> None:
+def _check_access(admin: AdminClient, settings: Settings, uses: Mapping[str, Sequence[AclOperation]]) -> None:
     """Ask the broker what the user may do; one that does not say (no authorizer) allows everything."""
     described = admin.describe_topics(
         TopicCollection(list(uses)), include_authorized_operations=True, request_timeout=REQUEST_TIMEOUT_S
     )
     for name, future in described.items():
         allowed = future.result().authorized_operations
-        if allowed and uses[name] not in allowed:
-            raise _denied(settings, uses[name], f"topic {name}")
+        if allowed and (lacking := [operation for operation in uses[name] if operation not in allowed]):
+            raise _denied(settings, lacking[0], f"topic {name}")
     group = settings.kafka.group
     answer = admin.describe_consumer_groups(
         [group], include_authorized_operations=True, request_timeout=REQUEST_TIMEOUT_S

@@ -4,7 +4,7 @@ A beat is judged relative to its own patient: what differs between people is lar
 and an ectopic beat of one person. Of each patient and lead this module learns, without labels,
 
 - the typical beat, from the first minutes: the median of those beats that lie around the densest one (`densest`), so
-  that up to half of them may be ectopic, of any shape;
+  that half of them may be ectopic where these are as noisy as the others or of several shapes, and a third in any case;
 - the usual deviation: how far beats commonly lie from it, root mean square, relative to its amplitude.
 
 Afterwards both follow slow change (posture, electrode) and nothing else: a beat within `gate` usual deviations moves
@@ -25,7 +25,7 @@ A model input (`beats.Bedside`) is the beat, the typical beat, and the RR interv
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import log
+from functools import cache
 from statistics import median
 
 import numpy as np
@@ -38,11 +38,14 @@ LEAST_BEATS = 8  # before so many there is no typical beat: a beat is compared w
 PENDING = 128  # windows kept while learning; then every other one goes, and of later ones every other is taken
 USUAL = 0.03  # usual deviation of a calm recording, relative to the amplitude
 LEAST_DEVIATION = 0.003
+LEAST_AMPLITUDE = 1e-3  # millivolts
 RELATIVE = 0.6
 LEAST_IRREGULARITY = 0.1  # added to the median absolute deviation of log RR
 RR_LIMITS = (-12.0, 2.3)  # of the ratio; a long interval tells little: beats after a pause are normal
 RR_WEIGHT = 0.45  # puts a beat that is 20 % early in a regular rhythm to about 1, as a half of a beat's energy
 LEAST_RR_MS = 100.0
+SET_BACK_MS = 60_000  # a beat so much older than the newest is no repeat: the sender's clock was set back
+MAX_LEADS = 12  # of one patient; then the one longest silent goes (a record of the topic has a largest size)
 SAME_R_MS = 2.5  # times of R are rounded to the millisecond
 LEAST_ACCEPTED = 0.2
 ACCEPTED_OVER = 64  # beats, about
@@ -108,7 +111,21 @@ def _patient(patients: Patients, beat: Beat, contract: Bedside) -> Patient:
     found = leads.get(beat.lead)
     if found is None or beat.r_time_ms - found.last_ms > contract.forget_s * 1000:
         found = leads[beat.lead] = Patient(first_ms=beat.r_time_ms)
+        if len(leads) > MAX_LEADS:
+            del leads[min(leads, key=lambda lead: leads[lead].last_ms if lead != beat.lead else beat.r_time_ms)]
+    elif beat.r_time_ms < found.last_ms - SET_BACK_MS:
+        _set_back(found, beat.r_time_ms)
     return found
+
+
+def _set_back(patient: Patient, r_ms: int) -> None:
+    """The sender's clock was ahead, or is behind now: go on from there, or the patient would be deaf until then."""
+    patient.last_ms = r_ms - 1
+    patient.shifts.clear()
+    if not patient.learned:
+        patient.first_ms = r_ms
+    if patient.left_ms is not None:
+        patient.left_ms = r_ms
 
 
 def see(patient: Patient, window: np.ndarray, beat: Beat, contract: Bedside) -> np.ndarray:
@@ -122,18 +139,20 @@ def see(patient: Patient, window: np.ndarray, beat: Beat, contract: Bedside) -> 
     if new and not patient.learned:
         _learn(patient, window, beat, contract)
     typical = window[spare : spare + samples] if patient.typical is None else patient.typical
-    shifted = np.lib.stride_tricks.sliding_window_view(window, samples)
-    errors = np.square(shifted - typical).mean(axis=1)
+    shifted = window[_moves(samples, spare)]
+    away = shifted - typical
+    errors = np.einsum("ij,ij->i", away, away)
     best = int(errors.argmin())
     nearest = shifted[best]
-    amplitude = max(float(np.ptp(typical)), 1e-3)
-    deviation = float(errors[best]) ** 0.5 / amplitude
-    rr = _rr(patient, beat, (best - spare) * 1000 / contract.fs_hz, contract) if new else 0.0
+    amplitude = max(float(typical.max() - typical.min()), LEAST_AMPLITUDE)
+    deviation = (float(errors[best]) / samples) ** 0.5 / amplitude
+    if new:
+        patient.shifts.append((beat.r_time_ms, (best - spare) * 1000 / contract.fs_hz))
     room = (USUAL / max(patient.deviation, LEAST_DEVIATION)) ** RELATIVE
     row = np.empty(contract.length, np.float32)
-    row[:samples] = (typical + (nearest - typical) * room) / amplitude
-    row[samples : 2 * samples] = typical / amplitude
-    row[2 * samples :] = rr
+    row[samples : 2 * samples] = typical / np.float32(amplitude)
+    row[:samples] = row[samples : 2 * samples] + away[best] * np.float32(room / amplitude)
+    row[2 * samples :] = _rr(patient, beat, contract)
     if new:
         patient.count += 1
         patient.last_ms = beat.r_time_ms
@@ -144,7 +163,7 @@ def see(patient: Patient, window: np.ndarray, beat: Beat, contract: Bedside) -> 
 
 def _follow(patient: Patient, nearest: np.ndarray, deviation: float, window: np.ndarray, contract: Bedside) -> None:
     """Move the typical beat a little towards a beat within the gate; learn it anew where there have been too few."""
-    inside = deviation < contract.gate * patient.deviation
+    inside = deviation < contract.gate * max(patient.deviation, LEAST_DEVIATION)
     patient.accepted += (inside - patient.accepted) / ACCEPTED_OVER
     if inside:
         typical = patient.typical
@@ -169,6 +188,12 @@ def _keep(patient: Patient, window: np.ndarray, contract: Bedside) -> None:
         patient.pending, patient.stride = patient.pending[::2], patient.stride * 2
 
 
+@cache
+def _moves(samples: int, spare: int) -> np.ndarray:
+    """Positions in a window of all that it can be moved to, int[2 spare + 1, samples]."""
+    return np.arange(2 * spare + 1)[:, None] + np.arange(samples)
+
+
 def _learn(patient: Patient, window: np.ndarray, beat: Beat, contract: Bedside) -> None:
     """Keep the window; find the typical beat among those kept, at 8, 16, 32, ... and when the learning time is over."""
     _keep(patient, window, contract)
@@ -181,7 +206,7 @@ def _learn(patient: Patient, window: np.ndarray, beat: Beat, contract: Bedside) 
 
 
 def densest(windows: np.ndarray, share: float) -> tuple[np.ndarray, float]:
-    """Return the typical beat and the usual deviation among beats of which less than 1 - `share` are ectopic.
+    """Return the typical beat and the usual deviation of beats, some of them ectopic (see above).
 
     windows: float32[n, samples]. The beat whose nearest `share` of all lie closest is in the middle of the commonest
     shape; the typical beat is the median of these, float32[samples].
@@ -192,21 +217,18 @@ def densest(windows: np.ndarray, share: float) -> tuple[np.ndarray, float]:
     radius = np.partition(distances, min(rank, len(windows) - 1), axis=1)[:, min(rank, len(windows) - 1)]
     middle = int(radius.argmin())
     typical = np.median(windows[distances[middle] <= radius[middle]], axis=0).astype(np.float32)
-    deviations = np.sqrt(np.square(windows - typical).mean(axis=1)) / max(float(np.ptp(typical)), 1e-3)
+    deviations = np.sqrt(np.square(windows - typical).mean(axis=1)) / max(float(np.ptp(typical)), LEAST_AMPLITUDE)
     return typical, float(np.quantile(deviations, QUIET_SHARE))
 
 
-def _rr(patient: Patient, beat: Beat, shift_ms: float, contract: Bedside) -> float:
-    """The RR interval before a beat against the recent ones, both ends moved to where the beats really lie."""
-    patient.shifts.append((beat.r_time_ms, shift_ms))
+def _rr(patient: Patient, beat: Beat, contract: Bedside) -> float:
+    """The RR interval before a beat against the recent ones, each R moved to where its beat really lies."""
     if len(beat.rr_ms) < 2:
         return 0.0
-    intervals = beat.rr_ms[-contracts.RR_HISTORY - 1 :].tolist()
-    shifts = _shifts(patient, beat.r_time_ms, intervals)
-    logs = [
-        log(max(i + here - before, LEAST_RR_MS)) for i, before, here in zip(intervals, shifts, shifts[1:], strict=False)
-    ]
-    earlier, last = logs[:-1], logs[-1]
+    intervals = beat.rr_ms[-contracts.RR_HISTORY - 1 :].astype(np.float64)
+    ends = beat.r_time_ms - np.append(0.0, np.cumsum(intervals[::-1]))  # each R, newest first
+    shifts = _shifts(patient, ends)
+    *earlier, last = np.log(np.maximum(intervals + (shifts[:-1] - shifts[1:])[::-1], LEAST_RR_MS)).tolist()
     irregularity = LEAST_IRREGULARITY
     if len(earlier) >= 4:
         middle = median(earlier)
@@ -215,15 +237,13 @@ def _rr(patient: Patient, beat: Beat, shift_ms: float, contract: Bedside) -> flo
     return RR_WEIGHT * min(max(ratio, RR_LIMITS[0]), RR_LIMITS[1])
 
 
-def _shifts(patient: Patient, r_ms: float, intervals: Sequence[float]) -> list[float]:
-    """The shift at each R that the intervals join, oldest first, ms; 0 where no beat was seen there."""
-    known, found = list(patient.shifts), []
-    for interval in (0.0, *reversed(intervals)):
-        r_ms -= interval
-        while known and known[-1][0] > r_ms + SAME_R_MS:
-            known.pop()
-        found.append(known[-1][1] if known and known[-1][0] > r_ms - SAME_R_MS else 0.0)
-    return found[::-1]
+def _shifts(patient: Patient, ends: np.ndarray) -> np.ndarray:
+    """The shift of the beat seen at each R, ms; 0 where none was seen: float64[n] -> float64[n]."""
+    if not patient.shifts:
+        return np.zeros(len(ends))
+    known = np.array(patient.shifts)
+    at = np.searchsorted(known[:, 0], ends - SAME_R_MS).clip(max=len(known) - 1)
+    return np.where(np.abs(known[at, 0] - ends) <= SAME_R_MS, known[at, 1], 0.0)
 
 
 def to_message(name: str, leads: Mapping[str, Patient], contract: Bedside) -> BaselineMessage:

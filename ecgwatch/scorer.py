@@ -1,7 +1,7 @@
 """A batch of beats (or images) -> scores; the only module that imports onnxruntime.
 
 from ecgwatch import bundle, scorer
-scores = scorer.Scorer(bundle.load("default")).score(x)     # x: float32[n, 187]; scores.score: float64[n]
+scores = scorer.Scorer(bundle.load("default")).score(x)     # x: float32[n, length]; scores.score: float64[n]
 """
 
 import ctypes

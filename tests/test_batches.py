@@ -54,7 +54,7 @@ def letter(offset: int, partition: int = 0) -> SimpleNamespace:
 
 @pytest.fixture(scope="module")
 def settings() -> Iterator[Settings]:
-    with embedded_broker(["beats"]) as address:
+    with embedded_broker(["beats", "ecg-baselines"]) as address:
         yield config.load(environ={"ECGWATCH_KAFKA_BROKERS": address})
 
 

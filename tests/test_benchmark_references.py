@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ecgwatch import bundle as bundles
-from ecgwatch.beats import Contract
+from ecgwatch.beats import Bedside
 from tests.test_pipeline import made_record
 from training.benchmark import pictures, references
 from training.datasets.arrhythmia import join, record_beats
@@ -19,7 +19,10 @@ PATIENTS = "abcdefgh"
 def data() -> tuple[Dataset, Split]:
     """Eight made patients train, one calibrates."""
     beats = join(
-        [record_beats(made_record(name, seed, 60), Contract(), ["N"]) for seed, name in enumerate("abcdefghz")]
+        [
+            record_beats(made_record(name, seed, 60), Bedside(learn_s=10.0), ["N"])
+            for seed, name in enumerate("abcdefghz")
+        ]
     )
     normal = (beats.classes == "N") & beats.clean
     calibrates = beats.records == "z"
@@ -47,8 +50,8 @@ def test_no_reference_is_of_the_patient_that_is_asked_about(
 
 def test_a_count_that_a_fold_lacks_has_no_figure(data: tuple[Dataset, Split], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(references, "WAYS", {"at random": references.at_random})
-    found = references.cross_validate(bundles.load("default"), *data, counts=(50, 100_000), seeds=(1,))
-    assert [one.count for one in found] == [50]
+    found = references.cross_validate(bundles.load("default"), *data, counts=(60, 100_000), seeds=(1,))
+    assert [one.count for one in found] == [60]
 
 
 @pytest.mark.parametrize("way", list(references.WAYS))

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from ecgwatch import bundle
-from ecgwatch.beats import prepare
 from ecgwatch.demo.plan import EXCERPTS, beds, planned, read
 from ecgwatch.errors import ConfigError
 from ecgwatch.messages import JSON, MSGPACK
+from ecgwatch.patients import prepare
 from ecgwatch.records import AFTER_S
 
 
@@ -25,7 +25,7 @@ def test_an_excerpt_holds_four_minutes_of_lead_mlii_with_its_beats(name):
 
 
 def test_every_beat_fits_the_shipped_model(plan):
-    assert prepare([item.beat for item in plan], bundle.load("default").manifest.contract).refused == {}
+    assert prepare([item.beat for item in plan], bundle.load("default").manifest.contract, {}).refused == {}
 
 
 def test_beats_are_sent_in_the_order_in_which_their_windows_are_complete(plan):

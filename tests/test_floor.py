@@ -95,16 +95,16 @@ def test_surprise_is_the_tail_probability_among_normal_values():
 
 def test_both_adds_half_the_prematurity_to_the_residual():
     reference = floor.Measured(
-        "r", np.array(["N"] * 99 + ["V"]), np.r_[np.arange(99.0), 1e9], np.r_[np.arange(99.0), 1e9]
+        "r", np.array(["N"] * 99 + ["V"]), np.r_[np.arange(99.0), 1e9], np.r_[np.arange(99.0), 1e9], np.arange(100)
     )
-    tested = floor.Measured("t", np.array(["N", "V"]), np.array([-1.0, 1e6]), np.array([-1.0, 1e6]))
+    tested = floor.Measured("t", np.array(["N", "V"]), np.array([-1.0, 1e6]), np.array([-1.0, 1e6]), np.arange(2))
     both = floor.floor_scores([tested], [reference])["both"]
     assert both[0] == pytest.approx([0, 1.5 * np.log(100)])  # the reference's abnormal beat is in no tail
 
 
 def test_the_table_leaves_232_out_of_its_second_column():
-    good = floor.Measured("100", np.array(["N", "N", "V"]), np.array([0.0, 1.0, 2.0]), np.zeros(3))
-    bad = floor.Measured("232", np.array(["N", "N", "S"]), np.array([0.0, 1.0, -1.0]), np.zeros(3))
+    good = floor.Measured("100", np.array(["N", "N", "V"]), np.array([0.0, 1.0, 2.0]), np.zeros(3), np.arange(3))
+    bad = floor.Measured("232", np.array(["N", "N", "S"]), np.array([0.0, 1.0, -1.0]), np.zeros(3), np.arange(3))
     scores = {"prematurity": [good.prematurity, bad.prematurity]}
     assert floor.auroc_table([good, bad], scores) == {"prematurity": {"all": 0.5, "without 232": 1.0, "V": 1.0}}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ecgwatch import bundle, cli, errors, messages
-from ecgwatch.beats import prepare
+from ecgwatch.patients import prepare
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -30,7 +30,7 @@ def commands() -> list[str]:
 
 def test_the_beat_that_a_person_can_type_decodes_and_fits_the_default_model():
     beats = messages.decode_beats(example("ecg-beats"), key=b"bed-5")
-    assert prepare(beats, bundle.load("default").manifest.contract).refused == {}
+    assert prepare(beats, bundle.load("default").manifest.contract, {}).refused == {}
 
 
 def test_the_alert_and_the_score_decode():

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from ecgwatch import bundle as bundles
-from ecgwatch.beats import Contract
+from ecgwatch.beats import Bedside
 from ecgwatch.bundle import Scale
 from ecgwatch.errors import BundleError
 from ecgwatch.scorer import WHOLE, Model, difference
@@ -85,7 +85,7 @@ def test_graph_and_numpy_agree_for_latents_of_any_size(latent: int) -> None:
 def real_latents(mitdb: Path) -> tuple[np.ndarray, np.ndarray]:
     """Latents of 14 records' beats under the default encoder, and which are normal ones of the first ten."""
     contract = bundles.load("default").manifest.contract
-    assert isinstance(contract, Contract)
+    assert isinstance(contract, Bedside)
     mapped = ("100", "101", "103", "105", "106", "112", "113", "115", "118", "121")
     beats = arrhythmia.load(mitdb, contract, ["N"], (*mapped, "203", "208", "210", "233"))
     latents = Model(bundles.load("default").model, "cpu", 0).run(beats.x)[0]

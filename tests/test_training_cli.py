@@ -18,7 +18,7 @@ from ecgwatch.scorer import Scorer
 from tests import idx_files
 from training import cli as training_cli
 from training.datasets import heartbeat_csv, images
-from training.parameters import Parameters
+from training.parameters import BEDSIDE, Parameters
 
 
 def parameters(*argv: str, dataset: str = "arrhythmia") -> Parameters:
@@ -28,7 +28,13 @@ def parameters(*argv: str, dataset: str = "arrhythmia") -> Parameters:
 
 
 def test_without_options_the_defaults_hold():
-    assert parameters() == Parameters()
+    assert parameters() == BEDSIDE
+    assert parameters("--contract", "segment") == Parameters()
+
+
+def test_fewer_references_than_virtual_peers_are_refused():
+    with pytest.raises(ConfigError, match="--references must be above --peers"):
+        parameters("--references", "40")
 
 
 @pytest.mark.parametrize(

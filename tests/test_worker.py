@@ -15,7 +15,7 @@ from ecgwatch.broker import embedded_broker
 from ecgwatch.messages import CONTENT_TYPE, MSGPACK, encode_beats
 from tests.integration.traffic import beat
 
-TOPICS = ["ecg-beats", "ecg-scores", "ecg-alerts", "ecg-dead-letters"]
+TOPICS = ["ecg-beats", "ecg-scores", "ecg-alerts", "ecg-dead-letters", "ecg-baselines"]
 
 
 def fetched(*sizes: int, generation: int = 1) -> SimpleNamespace:

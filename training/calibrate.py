@@ -7,7 +7,7 @@ from ecgwatch.errors import BundleError
 from ecgwatch.scorer import LEAST, scaled
 
 ALPHA = 0.5  # both terms scaled alike count alike: the one choice that needs no anomalies
-RATES_PER_HOUR = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0)
+RATES_PER_HOUR = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 
 def scale(values: np.ndarray, log: bool = False) -> Scale:

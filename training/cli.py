@@ -9,7 +9,7 @@ from ecgwatch.errors import ConfigError
 from training.parameters import CLASSES, Parameters, defaults
 
 _NUMBERS = ("latent", "beta", "capacity", "epochs", "cooldown", "references", "perplexity", "peers", "seed")
-_HEARTBEATS_ONLY = ("csv", "split", "rr_window", "keep_mixed_windows")
+_HEARTBEATS_ONLY = ("csv", "split", "contract", "rr_window", "keep_mixed_windows")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--csv", type=Path, metavar="DIR", help="train on the ready-made mitbih_train.csv and mitbih_test.csv there"
     )
     parser.add_argument("--split", choices=("inter-patient", "by-beat"), help=f"of arrhythmia; default: {ecg.split}")
+    parser.add_argument(
+        "--contract",
+        choices=("bedside", "segment"),
+        help="what a model of heartbeats sees: a beat relative to its patient's typical beat, or the paper's segment; "
+        "default: bedside between patients, segment by beat",
+    )
     classes = parser.add_mutually_exclusive_group()
     classes.add_argument(
         "--normal", nargs="+", metavar="CLASS", help="classes that train, of N S V F Q (default: N) or 0 to 9"
@@ -86,10 +92,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def parameters(args: argparse.Namespace) -> Parameters:
     """Return the parameters that the arguments name; raises ConfigError for values out of range."""
     default = defaults(args.dataset, "by-beat" if args.csv else args.split)
+    if args.contract == "segment" and default.contract == "bedside":
+        default = Parameters()
     numbers = {name: getattr(default if getattr(args, name) is None else args, name) for name in _NUMBERS}
     for name in ("beta", "latent", "epochs", "references", "peers"):
         if not numbers[name] > 0:
             raise ConfigError(f"--{name} must be above 0")
+    if not numbers["references"] > numbers["peers"]:
+        raise ConfigError("--references must be above --peers")
     given = [name for name in _HEARTBEATS_ONLY if getattr(args, name)]
     if given and args.dataset != "arrhythmia":
         raise ConfigError(f"--{given[0].replace('_', '-')} is for --dataset arrhythmia, not for {args.dataset}")
@@ -97,6 +107,7 @@ def parameters(args: argparse.Namespace) -> Parameters:
         default,
         source="csv" if args.csv else default.source,
         split=default.split,
+        contract=args.contract or default.contract,
         normal=_normal(args, default),
         keep_mixed_windows=args.keep_mixed_windows or bool(args.csv),  # the files do not tell which windows are
         rr_window="centred" if args.csv else args.rr_window or default.rr_window,

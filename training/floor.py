@@ -31,13 +31,14 @@ SICK_SINUS = "232"  # 1,382 of its 1,780 beats are class S: its typical beat is 
 class Measured:
     """The two numbers of one record's evaluated beats.
 
-    classes: '<U1'[n] AAMI; prematurity, residual: float64[n], larger is more abnormal.
+    classes: '<U1'[n] AAMI; prematurity, residual: float64[n], larger is more abnormal; samples: int64[n], R.
     """
 
     name: str
     classes: np.ndarray
     prematurity: np.ndarray
     residual: np.ndarray
+    samples: np.ndarray
 
 
 def measure(record: Record) -> Measured:
@@ -52,7 +53,9 @@ def measure(record: Record) -> Measured:
     typical = typical_beat(beats[~late])
     amplitude = max(float(np.ptp(typical)), 1e-6)
     residual = np.sqrt(((beats - typical) ** 2).mean(axis=1)) / amplitude
-    return Measured(record.name, record.classes[late], prematurity(record)[late], residual[late])
+    return Measured(
+        record.name, record.classes[late], prematurity(record)[late], residual[late], record.r_samples[late]
+    )
 
 
 def prematurity(record: Record) -> np.ndarray:

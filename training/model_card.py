@@ -33,6 +33,9 @@ IMAGES = {
 }
 
 
+_NEXT_BEAT = "**The next beat.** Most windows hold the next R peak: an abnormal beat can make the one before it alert."
+
+
 def render(manifest: Manifest) -> str:
     """Return the card of a bundle."""
     if isinstance(manifest.contract, ImageContract):
@@ -41,7 +44,7 @@ def render(manifest: Manifest) -> str:
         f"# Model card: {manifest.name}",
         "**No medical device.** Research software. Nobody's care may depend on it: it misses events and raises false "
         "alerts, at the rates below.",
-        _purpose(),
+        _purpose(manifest),
         _input(manifest),
         _people(manifest),
         _scoring(manifest),
@@ -104,11 +107,16 @@ def across_seeds(aurocs: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> dict[
     }
 
 
-def _purpose() -> str:
-    return """## What it is for
+def _purpose(manifest: Manifest) -> str:
+    rhythm = "it knows\nnothing of rhythm: each beat is judged alone."
+    if isinstance(manifest.contract, Bedside):
+        rhythm = (
+            "of\nrhythm it knows how early a beat came: each is judged alone, relative to its patient's typical one."
+        )
+    return f"""## What it is for
 
-It tells how unlike normal beats a single heartbeat looks, given its R peak. It names no arrhythmia, and it knows
-nothing of rhythm: each beat is judged alone. It was made to be studied, and to be compared with."""
+It tells how unlike normal beats a single heartbeat looks, given its R peak. It names no arrhythmia, and {rhythm}
+It was made to be studied, and to be compared with."""
 
 
 def _input(manifest: Manifest) -> str:
@@ -286,18 +294,29 @@ def _by_record(manifest: Manifest, realised: Mapping[str, Any]) -> str:
 
 def _weaknesses(manifest: Manifest) -> str:
     between_patients = manifest.protocol["split"] == "inter-patient"
-    parts = [
-        "**What differs between people is larger than what differs between a normal and an ectopic beat of one "
-        "person.** The model does not know its patient: one person with an unusual T wave or axis alerts all day, "
-        "another one's ventricular beats look like somebody's normal beats."
-    ]
+    bedside = isinstance(manifest.contract, Bedside)
+    if bedside:
+        parts = [
+            "**A patient whose typical beat is ill.** The score tells what departs from the patient's own typical "
+            "beat; where most beats are ectopic, or conduction changed before the watch began, that is taken for "
+            "normal (record 232: most of its beats are supraventricular).",
+            "**A change that stays** (a new bundle branch block, another electrode) alerts beat after beat for about "
+            "five minutes, and is the new typical beat then.",
+        ]
+    else:
+        parts = [
+            "**What differs between people is larger than what differs between a normal and an ectopic beat of one "
+            "person.** The model does not know its patient: one person with an unusual T wave or axis alerts all day, "
+            "another one's ventricular beats look like somebody's normal beats."
+        ]
     if not between_patients:
         parts.append(
             "**People it has not seen.** The figures above share patients between training and test; on other people "
             "they are far lower. A bundle that is to watch people belongs to the inter-patient split."
         )
     parts.append(
-        "**Supraventricular ectopic beats** look like normal beats and come early; the model does not see earliness."
+        "**Supraventricular ectopic beats** look like normal beats and come early; "
+        + ("one that comes hardly early is missed." if bedside else "the model does not see earliness.")
         + (
             " Most of those in the test belong to record 232 (sick sinus syndrome), whose normal beats are the rare "
             "ones; figures are given with and without it."
@@ -311,7 +330,7 @@ def _weaknesses(manifest: Manifest) -> str:
     parts += [
         "**Noise, electrode motion, lost contact.** A disturbed normal beat is badly drawn, and alerts. Nothing tests "
         "the signal's quality, but a flat line is refused.",
-        "**The next beat.** Most windows hold the next R peak: an abnormal beat can make the one before it alert.",
+        *([] if bedside else [_NEXT_BEAT]),
         "**The R peak** is taken as given, here as annotated by cardiologists. One that a detector puts elsewhere "
         "changes the window, and the score.",
     ]

@@ -19,12 +19,14 @@ from typing import Any
 
 from ecgwatch import bundle as bundles
 from ecgwatch import config
+from ecgwatch.beats import Contract
 from ecgwatch.errors import ConfigError, EcgwatchError
 from ecgwatch.records import read_wfdb
 from training import cli, floor, model_card, pipeline, report, run_report, score_graph
 from training.datasets.arrhythmia import DS2, ELIGIBLE_DS1
 from training.datasets.read import read
 from training.parameters import Parameters
+from training.pipeline import PROTOCOLS
 
 SEEDS = (0, 1, 2)
 RUNS: dict[str, list[str]] = {
@@ -104,10 +106,11 @@ def assemble(runs: Path, root: Path, directory: Path, names: Sequence[str] = tup
     made = {name: _finished(runs, name) for name in names}
     draft = made["inter-patient"][0] if "inter-patient" in made else _shipped()
     seeds = {name: _seeds({seed: one.manifest for seed, one in of_seed.items()}) for name, of_seed in made.items()}
-    others = draft.manifest.figures.get("other") or bundles.load("default").manifest.figures.get("other", [])
+    others = draft.manifest.figures.get("other") or _others(bundles.load("default").manifest)
     if "by-beat" in made:
         by_beat = made["by-beat"][0].manifest
-        others = [{"text": _by_beat(by_beat), "auroc": by_beat.figures["auroc"], "seeds": seeds["by-beat"]}]
+        entry = {"text": _by_beat(by_beat), "auroc": by_beat.figures["auroc"], "seeds": seeds["by-beat"]}
+        others = [entry, *(one for one in others if not one["text"].startswith(PROTOCOLS["by-beat"]))]
     _ship(draft, seeds, others, runs, root, directory)
     for name in names:
         target = root / "docs" / "figures" / name
@@ -171,6 +174,15 @@ def _ship(
     (root / "docs" / "model-card.md").write_text(finished.card, encoding="utf-8")
     file.write_text(json.dumps(seeds, indent=2) + "\n", encoding="utf-8")
     print(f"default bundle {finished.sha256[:12]}")
+
+
+def _others(shipped: bundles.Manifest) -> list[dict[str, Any]]:
+    """What the card that ships shows beside its own figures; of a model of the paper's segment also these."""
+    others = list(shipped.figures.get("other", []))
+    if isinstance(shipped.contract, Contract):
+        text = f"{shipped.protocol['text']}; the paper's segment in the place of the bedside input, another model"
+        others.append({"text": text, "auroc": shipped.figures["auroc"]})
+    return others
 
 
 def _by_beat(manifest: bundles.Manifest) -> str:

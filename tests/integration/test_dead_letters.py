@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from confluent_kafka import Message, Producer
 
-from ecgwatch import beats, bundle, messages
+from ecgwatch import bundle, messages
 from ecgwatch.errors import MessageError
 from ecgwatch.messages import CONTENT_TYPE, JSON, MSGPACK, Beat, decode_beats, encode_beats
+from ecgwatch.patients import prepare
 from tests.integration.conftest import Cluster
 from tests.integration.traffic import Site, templates
 
@@ -86,7 +87,7 @@ def expected(sent: Payload) -> tuple[set[str], str | None]:
         decoded = decode_beats(sent.value, sent.key, sent.content_type or JSON)
     except MessageError as error:
         return set(), error.reason
-    prepared = beats.prepare(decoded, CONTRACT)
+    prepared = prepare(decoded, CONTRACT, {})
     reason = next(iter(prepared.refused.values())).reason if prepared.refused else None
     return {decoded[number].id for number in prepared.kept}, reason
 

@@ -78,8 +78,8 @@ def last_words(stopped: Worker) -> tuple[int, str]:
     return code, lines[0]
 
 
-def test_the_page_lists_five_acls_for_the_worker():
-    assert len(ACLS) == 5
+def test_the_page_lists_seven_acls_for_the_worker():
+    assert len(ACLS) == 7
 
 
 def test_a_worker_with_only_the_documented_acls_scores_and_stops_cleanly(broker: Kafka, secure: Site):

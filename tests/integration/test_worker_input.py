@@ -101,9 +101,7 @@ def odd_messages() -> dict[str, tuple[str | None, bytes | None, str]]:
         "r-index": (good.patient, packed(r_index=len(good.samples)), MSGPACK),
         "rr": (good.patient, packed(rr_ms=-good.rr_ms), MSGPACK),
         "too-short": (good.patient, packed(samples=good.samples[: good.r_index + 9]), MSGPACK),
-        "too-few-rr": (good.patient, packed(rr_ms=good.rr_ms[:0]), MSGPACK),
         "flat": (good.patient, packed(samples=np.zeros_like(good.samples)), MSGPACK),
-        "lead": (good.patient, packed(lead="aVR"), MSGPACK),
     }
 
 

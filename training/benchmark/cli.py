@@ -34,6 +34,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     references.add_argument("--costs-only", action="store_true", help="time again, and keep the figures in --out")
     for one in (placement, references):
         one.add_argument("--data", type=Path, metavar="DIR", help="data directory (default: [data] directory)")
+    strangers = _kind(kinds, "strangers", _strangers, "patients never seen: the default model's runs on DS2")
+    strangers.add_argument(
+        "--runs", nargs="+", type=Path, required=True, metavar="DIR", help="run folders, a seed each"
+    )
+    strangers.add_argument("--segment", metavar="BUNDLE", help="a bundle of the paper's segment, to stand beside them")
+    strangers.add_argument("--robustness", action="store_true", help="also with R peaks moved, and with noise (nstdb)")
+    strangers.add_argument("--data", type=Path, metavar="DIR", help="data directory (default: [data] directory)")
+    strangers.add_argument(
+        "--out", type=Path, default=Path("docs/strangers"), metavar="DIR", help="tables (default: %(default)s)"
+    )
     for one in (placement, crowd):
         one.add_argument(
             "--dataset", nargs="+", choices=DATASETS, default=DATASETS, metavar="SET", help="default: %(default)s"
@@ -134,6 +144,19 @@ def _write(file: Path, parts: Sequence[str]) -> None:
     print(text)
 
 
+def _strangers(args: argparse.Namespace, settings: Settings) -> None:
+    from ecgwatch import bundle as bundles
+    from training.benchmark import strangers
+
+    directory = args.data or Path(settings.data.directory)
+    parts = ["# Patients never seen: tables", strangers.PROTOCOL]
+    parts.append(strangers.run(args.runs, directory, args.out, args.segment))
+    if args.robustness:
+        rows = strangers.robustness(bundles.load(args.runs[0] / "bundle"), directory)
+        strangers.write_csv(args.out / "robustness.csv", rows)
+    _write(args.out / "tables.md", parts)
+
+
 def _references(args: argparse.Namespace, settings: Settings) -> None:
     import numpy as np
 
@@ -144,7 +167,9 @@ def _references(args: argparse.Namespace, settings: Settings) -> None:
     from training.parameters import Parameters
 
     bundle = bundles.load("default")
-    _, beats, split = read(Parameters(), args.data or Path(settings.data.directory))
+    _, beats, split = read(
+        Parameters(**bundle.manifest.training["parameters"]), args.data or Path(settings.data.directory)
+    )
     file = args.out / "references.json"
     if args.costs_only:
         if not file.exists():

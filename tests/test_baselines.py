@@ -1,0 +1,383 @@
+"""Typical beats on their topic: read, saved, reset; on the embedded broker, four partitions a topic."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
+
+from ecgwatch import cli, kafka, messages, patients
+from ecgwatch.baselines import SAVE_EVERY_S, Baselines, describe
+from ecgwatch.batch import Record
+from ecgwatch.beats import Bedside
+from ecgwatch.broker import embedded_broker
+from ecgwatch.config import Kafka, Settings, Topics
+from ecgwatch.errors import DataError
+from ecgwatch.patients import Patients, to_message
+from tests.integration.traffic import templates, until
+
+CONTRACT = Bedside()
+TOPIC = "ecg-baselines"
+QUIET = {"log_level": 0}
+
+
+class Site:
+    """The topic on a broker."""
+
+    def __init__(self, brokers: str, topic: str = TOPIC) -> None:
+        self.settings = Settings(kafka=Kafka(brokers=brokers), topics=Topics(baselines=topic))
+        self.topic = topic
+        self.producer = Producer(kafka.producer_settings(self.settings))
+
+    def put(self, partition: int, key: str | None, value: bytes | None) -> None:
+        """Append a record to a partition."""
+        self.producer.produce(self.topic, key=key, value=value, partition=partition)
+        assert self.producer.flush(10) == 0
+
+    def publish(self, records: list[Record]) -> None:
+        """Publish records as the worker does."""
+        for record in records:
+            assert record.topic == self.topic
+            assert record.key is not None
+            self.put(record.partition, record.key.decode(), record.value)
+
+    def loaded(self, *partitions: int) -> Baselines:
+        """Baselines as a worker has them that took these partitions."""
+        made = Baselines(self.settings, CONTRACT)
+        for partition in partitions:
+            made.load(partition)
+        return made
+
+    def read(self, partition: int) -> list[Message]:
+        """All records of a partition."""
+        consumer = Consumer(kafka.reader_settings(self.settings) | {"enable.partition.eof": False})
+        _, end = consumer.get_watermark_offsets(TopicPartition(self.topic, partition), timeout=10)
+        consumer.assign([TopicPartition(self.topic, partition, 0)])
+        found = consumer.consume(end, timeout=10) if end else []
+        consumer.close()
+        return found
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with embedded_broker([TOPIC]) as address:
+        yield Site(address)
+
+
+@pytest.fixture
+def command(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """The command line's settings are those of the site."""
+    monkeypatch.setenv("ECGWATCH_KAFKA_BROKERS", site.settings.kafka.brokers)
+    monkeypatch.setenv("ECGWATCH_TOPICS_BASELINES", TOPIC)
+    return site
+
+
+def learn(into: Patients, patient: str, *seconds: float, lead: str = "MLII") -> None:
+    """Let a patient's beats of these times be seen."""
+    source = templates()[0]
+    beats = [replace(source, patient=patient, lead=lead, r_time_ms=round(1000 * at)) for at in seconds]
+    assert not patients.prepare(beats, CONTRACT, into).refused
+
+
+def saved(patient: str, *seconds: float, lead: str = "MLII", contract: Bedside = CONTRACT) -> bytes:
+    """What is saved of a patient after beats at these times."""
+    known: Patients = {}
+    learn(known, patient, *seconds, lead=lead)
+    return messages.encode(to_message(patient, known[patient], contract))
+
+
+def counts(of: Baselines) -> dict[str, int]:
+    """How many beats each patient is known by."""
+    return {name: sum(lead.count for lead in leads.values()) for name, leads in of.patients.items()}
+
+
+class TestLoad:
+    def test_it_reads_the_last_value_of_each_patient_of_a_partition_and_no_other(self, site: Site):
+        site.put(1, "a", saved("a", 1))
+        site.put(1, "b", saved("b", 1, 2))
+        site.put(1, "a", saved("a", 1, 2, 3))
+        site.put(2, "c", saved("c", 1))
+        assert counts(site.loaded(1)) == {"a": 3, "b": 2}
+
+    def test_what_is_read_is_what_was_known_to_the_last_bit(self, site: Site):
+        known: Patients = {}
+        learn(known, "a", *range(1, 20))
+        learn(known, "a", *range(1, 5), lead="V1")
+        message = to_message("a", known["a"], CONTRACT)
+        site.put(0, "a", messages.encode(message))
+        assert to_message("a", site.loaded(0).patients["a"], CONTRACT) == message
+
+    def test_another_partition_adds_to_it(self, site: Site):
+        site.put(1, "a", saved("a", 1))
+        site.put(3, "c", saved("c", 1, 2))
+        assert counts(site.loaded(1, 2, 3)) == {"a": 1, "c": 2}
+
+    def test_a_tombstone_means_unknown_and_a_value_after_it_known(self, site: Site):
+        for patient in "ab":
+            site.put(0, patient, saved(patient, 1))
+            site.put(0, patient, None)
+        site.put(0, "b", saved("b", 5, 6))
+        assert counts(site.loaded(0)) == {"b": 2}
+
+    def test_garbage_is_left_out_with_a_warning_and_the_rest_is_read(
+        self, site: Site, caplog: pytest.LogCaptureFixture
+    ):
+        site.put(0, "a", saved("a", 1))
+        site.put(0, "b", b"\xff no JSON")
+        site.put(0, "c", b"{}")
+        site.put(0, "d", saved("d", 1).replace(b'"typical":null', b'"typical":"no base64"'))
+        site.put(0, None, b"nobody")
+        site.put(0, "e", saved("e", 1, 2))
+        with caplog.at_level(logging.WARNING, "ecgwatch"):
+            found = site.loaded(0)
+        assert counts(found) == {"a": 1, "e": 2}
+        assert [record.getMessage().split(":")[0] for record in caplog.records] == [
+            "a typical beat cannot be read and is learned again"
+        ] * 3
+
+    def test_what_another_contract_made_is_unknown_and_is_saved_over(self, site: Site):
+        site.put(0, "a", saved("a", 1, contract=Bedside(fs_hz=250.0)))
+        found = site.loaded(0)
+        assert counts(found) == {"a": 0}
+        assert (found.due({"a": 0}), found.unsaved()) == ([], [])
+        learn(found.patients, "a", 2)
+        (record,) = found.unsaved()
+        assert messages.decode_baseline(record.value or b"").leads[0].fs_hz == CONTRACT.fs_hz
+
+    def test_more_records_than_are_read_at_once_are_all_read(self, site: Site):
+        value = saved("a", 1)
+        for number in range(1203):
+            site.producer.produce(TOPIC, key=f"p{number % 7}", value=value, partition=2)
+        site.put(2, "last", saved("last", 1, 2))
+        assert set(site.loaded(2).patients) == {"a", "last"}
+
+
+class TestHear:
+    def test_a_patient_whose_tombstone_arrives_later_is_forgotten_and_no_other(self, site: Site):
+        for patient in "abc":
+            site.put(1, patient, saved(patient, 1))
+        site.put(3, "d", saved("d", 1))
+        found = site.loaded(1, 3)
+        found.hear()
+        assert set(found.patients) == set("abcd")
+        site.put(1, "a", None)
+        site.put(3, "d", None)
+        until_heard(found, "a")
+        until_heard(found, "d")
+        assert set(found.patients) == set("bc")
+
+    def test_what_workers_save_is_not_taken_for_a_wish_to_forget(self, site: Site):
+        site.put(1, "a", saved("a", 1))
+        found = site.loaded(1)
+        learn(found.patients, "a", 2, 3)
+        site.put(1, "a", saved("a", 1, 2))
+        site.put(1, "end", saved("end", 1))
+        found.patients["end"] = {}
+        site.put(1, "end", None)
+        until_heard(found, "end")
+        assert counts(found) == {"a": 3}
+
+    def test_a_tombstone_heard_once_does_not_forget_what_is_learned_afterwards(self, site: Site):
+        site.put(1, "a", saved("a", 1))
+        found = site.loaded(1)
+        site.put(1, "a", None)
+        until_heard(found, "a")
+        learn(found.patients, "a", 5)
+        found.load(2)  # reading goes on where it was
+        site.put(1, "end", None)
+        found.patients["end"] = {}
+        until_heard(found, "end")
+        assert counts(found) == {"a": 1}
+
+    def test_a_tombstone_of_a_patient_who_is_not_known_changes_nothing(self, site: Site):
+        found = site.loaded(0)
+        learn(found.patients, "a", 1)
+        found.patients["end"] = {}
+        site.put(0, "z", None)
+        site.put(0, "end", None)
+        until_heard(found, "end")
+        assert counts(found) == {"a": 1}
+
+    def test_without_partitions_there_is_nothing_to_hear(self, site: Site):
+        site.loaded().hear()
+
+
+def until_heard(found: Baselines, patient: str) -> None:
+    """Hear until a patient is forgotten."""
+
+    def forgotten() -> bool:
+        found.hear()
+        return patient not in found.patients
+
+    until(forgotten, 10, "the tombstone is heard")
+
+
+class TestSave:
+    def test_a_patient_is_due_after_60_s_of_beats_and_then_once(self, site: Site):
+        found = site.loaded(2)
+        due = []
+        for second in range(200):
+            learn(found.patients, "a", 1000 + second)
+            if found.due({"a": 2}):
+                due.append(second)
+            assert found.due({"a": 2}) == []
+        assert SAVE_EVERY_S == 60
+        assert due == [60, 120, 180]
+
+    def test_of_what_was_read_it_is_60_s_after_the_newest_beat_in_it(self, site: Site):
+        site.put(2, "a", saved("a", 100))
+        found = site.loaded(2)
+        learn(found.patients, "a", 159.9)
+        assert found.due({"a": 2}) == []
+        learn(found.patients, "a", 160)
+        assert len(found.due({"a": 2})) == 1
+
+    def test_only_patients_of_the_batch_are_due(self, site: Site):
+        found = site.loaded(2)
+        for patient in "ab":
+            learn(found.patients, patient, 0, 100)
+        assert [record.key for record in found.due({"b": 2})] == [b"b"]
+
+    def test_a_patient_none_of_whose_beats_could_be_scored_is_not_due(self, site: Site):
+        assert site.loaded(2).due({"a": 2}) == []
+
+    def test_unsaved_is_what_changed_since_it_was_saved_and_then_nothing(self, site: Site):
+        site.put(0, "old", saved("old", 1))
+        site.put(0, "seen", saved("seen", 1))
+        found = site.loaded(0)
+        learn(found.patients, "seen", 2)
+        learn(found.patients, "new", 5)
+        learn(found.patients, "due", 0, 90)
+        assert found.due({"seen": 0, "new": 1}) == []
+        assert len(found.due({"due": 1})) == 1
+        assert sorted(record.key or b"" for record in found.unsaved()) == [b"new", b"seen"]
+        assert found.unsaved() == []
+
+    def test_a_record_holds_all_that_is_known_and_names_the_partition_of_the_beats(self, site: Site):
+        site.put(3, "there", saved("there", 1))
+        found = site.loaded(3)
+        learn(found.patients, "there", 2)
+        for partition in range(3):
+            learn(found.patients, f"p{partition}", 0, 70)
+            learn(found.patients, f"p{partition}", 0, 70, lead="V1")
+        records = found.due({f"p{partition}": partition for partition in range(3)}) + found.unsaved()
+        assert {record.key: record.partition for record in records} == {b"p0": 0, b"p1": 1, b"p2": 2, b"there": 3}
+        for record in records:
+            assert record.topic == TOPIC
+            message = messages.decode_baseline(record.value or b"")
+            assert message == to_message(message.patient, found.patients[message.patient], CONTRACT)
+
+    def test_the_next_worker_goes_on_where_this_one_ended(self, site: Site):
+        first = site.loaded(0, 1)
+        learn(first.patients, "a", *range(20))
+        learn(first.patients, "b", *range(90))
+        site.publish(first.due({"a": 0, "b": 1}))
+        learn(first.patients, "b", 91)
+        site.publish(first.unsaved())
+        second = site.loaded(0, 1)
+        assert counts(second) == {"a": 20, "b": 91}
+        assert [len(site.read(partition)) for partition in range(4)] == [1, 2, 0, 0]
+        for name, leads in first.patients.items():
+            assert to_message(name, second.patients[name], CONTRACT) == to_message(name, leads, CONTRACT)
+
+    def test_give_back_forgets_all(self, site: Site):
+        site.put(1, "a", saved("a", 1))
+        found = site.loaded(1)
+        learn(found.patients, "a", 2)
+        learn(found.patients, "b", 2)
+        found.due({"b": 1})
+        found.give_back()
+        assert (found.patients, found.unsaved()) == ({}, [])
+        learn(found.patients, "a", 500)
+        site.put(1, "a", None)
+        site.put(2, "end", saved("end", 1))
+        found.load(2)  # partition 1 is another worker's: its tombstone is not for this one
+        site.put(2, "end", None)
+        until_heard(found, "end")
+        assert counts(found) == {"a": 1}
+
+    def test_a_partition_that_comes_back_is_read_again(self, site: Site):
+        site.put(1, "a", saved("a", 1))
+        found = site.loaded(1)
+        found.give_back()
+        site.put(1, "a", saved("a", 1, 2, 3))
+        found.load(1)
+        assert counts(found) == {"a": 3}
+        assert found.unsaved() == []
+
+
+class TestCommands:
+    @pytest.mark.parametrize("partition", range(4))
+    def test_show_finds_a_patient_in_whichever_partition_with_every_lead(
+        self, command: Site, partition: int, capsys: pytest.CaptureFixture[str]
+    ):
+        known: Patients = {}
+        learn(known, "bed 5", *range(1_000_000, 1_000_020))
+        learn(known, "bed 5", 1_000_003, lead="V1")
+        for number in range(4):
+            command.put(number, "another", saved("another", 1))
+        command.put(partition, "bed 5", messages.encode(to_message("bed 5", known["bed 5"], CONTRACT)))
+        assert cli.main(["baseline", "show", "bed 5"]) == 0
+        mlii, picture, v1 = capsys.readouterr().out.splitlines()
+        assert mlii == "MLII: learning, 20 beats, the newest of 1970-01-12T13:46:59+00:00"
+        assert picture.endswith("%")
+        assert v1 == "V1: none, 1 beats, the newest of 1970-01-12T13:46:43+00:00"
+
+    @pytest.mark.parametrize("partition", range(4))
+    def test_after_reset_show_ends_with_one_line_on_stderr_and_the_code_of_missing_data(
+        self, command: Site, partition: int, capsys: pytest.CaptureFixture[str]
+    ):
+        command.put(partition, "a", saved("a", 1))
+        command.put(partition, "b", saved("b", 1))
+        assert cli.main(["baseline", "reset", "a"]) == 0
+        assert capsys.readouterr().out == (
+            f"reset on topic {TOPIC}; the typical beat is learned again from the next beat on\n"
+        )
+        tombstone = command.read(partition)[-1]
+        assert (tombstone.key(), tombstone.value(), tombstone.partition()) == (b"a", None, partition)
+        assert cli.main(["baseline", "show", "a"]) == DataError.exit_code
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert said.err == (
+            f"ecgwatch: topic {TOPIC} holds no patient of that name; one is saved a minute after its first beat\n"
+        )
+        assert cli.main(["baseline", "show", "b"]) == 0
+
+    @pytest.mark.parametrize("action", ["show", "reset"])
+    def test_a_patient_of_whom_nothing_is_known_is_missing_data(
+        self, command: Site, action: str, capsys: pytest.CaptureFixture[str]
+    ):
+        command.put(0, "a", b"garbage")
+        assert cli.main(["baseline", action, "a"]) == DataError.exit_code
+        assert capsys.readouterr().err.count("\n") == 1
+        assert len(command.read(0)) == 1  # nothing was written
+
+    def test_a_worker_hears_a_reset(self, command: Site):
+        command.put(2, "a", saved("a", 1))
+        command.put(2, "b", saved("b", 1))
+        found = command.loaded(1, 2)
+        assert cli.main(["baseline", "reset", "a"]) == 0
+        until_heard(found, "a")
+        assert counts(found) == {"b": 1}
+
+    def test_without_a_broker_it_is_one_line_with_its_own_code(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ):
+        monkeypatch.setenv("ECGWATCH_KAFKA_BROKERS", "127.0.0.1:9")
+        monkeypatch.setenv("ECGWATCH_KAFKA_START_TIMEOUT_S", "0.5")
+        assert cli.main(["baseline", "show", "a"]) == 69
+        assert capsys.readouterr().err.startswith("ecgwatch: no broker at 127.0.0.1:9 within 0.5 s")
+
+
+def test_a_typical_beat_is_described_by_a_picture_of_one_line():
+    known: Patients = {}
+    learn(known, "a", *range(30))
+    (lead,) = to_message("a", known["a"], CONTRACT).leads
+    first, second = describe(lead).splitlines()
+    picture, figures = second.strip().split("  ")
+    assert first == "MLII: learning, 30 beats, the newest of 1970-01-01T00:00:29+00:00"
+    assert len(picture) == CONTRACT.samples / 2
+    assert set(picture) <= set("▁▂▃▄▅▆▇█")
+    assert {"▁", "█"} & set(picture)
+    assert figures.endswith("mV, usual deviation 0.0 %")

@@ -1,0 +1,293 @@
+"""Patients never seen: what the runs of the default model say of DS2, beside what needs no training.
+
+Everything on the same beats: those of DS2 after the first 5 minutes that every row can score. Intervals: the patients
+are drawn again, not the beats, since beats of one patient are alike. Nothing here chooses anything; each run of it is a
+look at DS2, and docs/strangers.md lists the looks.
+"""
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ecgwatch import bundle as bundles
+from ecgwatch.beats import Bedside, Contract
+from ecgwatch.bundle import Bundle
+from ecgwatch.records import Record, read_wfdb
+from ecgwatch.scorer import Model
+from training import evaluate, floor
+from training.benchmark.auroc import auroc, interval
+from training.datasets import arrhythmia
+from training.datasets.arrhythmia import DS2, ELIGIBLE_DS1
+from training.datasets.dataset import Dataset
+from training.evaluate import SICK_SINUS
+
+PROTOCOL = """Written by `ecgwatch benchmark strangers`; docs/strangers.md says what it means. Trained on normal beats
+of DS1, scaled by normal beats of other DS1 patients, tested on DS2 (de Chazal; 201 left out), lead MLII where there is
+one, annotated R peaks, beats after the first 5 minutes, class N against the rest, AUROC. S, V, F: that class against N,
+without record 232. In brackets: 95 % interval over patients drawn again, first seed."""
+SAMPLES = 300
+JITTER_S = 0.04
+NOISES = ("bw", "em", "ma")
+SNR_DB = (24, 12, 6)
+COLUMNS = ("all", "without 232", "S", "V", "F", "median over records")
+_BLOCK = 20  # bootstrap samples at once
+
+
+@dataclass(frozen=True)
+class Beats:
+    """The beats of a comparison; classes: AAMI, '<U1'[n]; records: str[n]; samples: int64[n], R."""
+
+    classes: np.ndarray
+    records: np.ndarray
+    samples: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def mask(self, column: str) -> np.ndarray:
+        """Return which beats a column is taken over, bool[n]."""
+        without = self.records != SICK_SINUS
+        if column in "SVF":
+            return without & np.isin(self.classes, ["N", column])
+        return without if column == "without 232" else np.ones(len(self), bool)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """AUROC of one score over one column; of several seeds the mean, with the lowest and highest.
+
+    lower, upper: 95 % interval over patients, of the first seed.
+    """
+
+    score: str
+    column: str
+    seeds: int
+    auroc: float
+    lowest: float
+    highest: float
+    lower: float
+    upper: float
+
+
+Scores = Mapping[str, Sequence[np.ndarray]]  # by name, of each seed float64[n]
+
+
+def table(beats: Beats, scores: Scores) -> list[Cell]:
+    """Return the cells of all scores."""
+    return [cell for name, seeds in scores.items() for cell in _cells(beats, name, seeds)]
+
+
+def _cells(beats: Beats, name: str, seeds: Sequence[np.ndarray]) -> Iterator[Cell]:
+    for column in COLUMNS:
+        figure = _median_over_records if column == COLUMNS[-1] else _pooled
+        values = [figure(beats, one, column) for one in seeds]
+        low, high = interval(_over_patients(beats, seeds[0], column))
+        yield Cell(name, column, len(values), float(np.mean(values)), min(values), max(values), low, high)
+
+
+def _pooled(beats: Beats, score: np.ndarray, column: str) -> float:
+    rows = beats.mask(column)
+    return float(auroc(score[rows], beats.classes[rows] != "N")[0])
+
+
+def of_records(beats: Beats, score: np.ndarray) -> dict[str, float]:
+    """Return AUROC within each record that has normal and abnormal beats."""
+    found = {}
+    for record in np.unique(beats.records).tolist():
+        rows = beats.records == record
+        abnormal = beats.classes[rows] != "N"
+        if 0 < abnormal.sum() < len(abnormal):
+            found[record] = float(auroc(score[rows], abnormal)[0])
+    return found
+
+
+def _median_over_records(beats: Beats, score: np.ndarray, column: str) -> float:
+    return float(np.median(list(of_records(beats, score).values())))
+
+
+def _over_patients(beats: Beats, score: np.ndarray, column: str, samples: int = SAMPLES) -> np.ndarray:
+    """AUROC with the patients drawn again, float64[samples]; draws without an abnormal beat are left out."""
+    rng = np.random.default_rng(0)
+    if column == COLUMNS[-1]:
+        each = np.array(list(of_records(beats, score).values()))
+        return np.median(rng.choice(each, (samples, len(each))), axis=1)
+    rows = beats.mask(column)
+    names, owner = np.unique(beats.records[rows], return_inverse=True)
+    abnormal = beats.classes[rows] != "N"
+    found = []
+    for _ in range(samples // _BLOCK):
+        drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), _BLOCK)[:, owner]
+        usable = (drawn[:, abnormal].sum(axis=1) > 0) & (drawn[:, ~abnormal].sum(axis=1) > 0)
+        found.append(auroc(score[rows], abnormal, drawn[usable]))
+    return np.concatenate(found)
+
+
+def gather(runs: Sequence[Bundle], data: Dataset, folder: Path, segment: Bundle | None) -> tuple[Beats, Scores]:
+    """Score DS2 in every way, and keep the beats that all can score.
+
+    runs: a bundle of each seed; data: bedside inputs of DS1 and DS2; folder: the WFDB records; segment: a bundle of the
+    paper's contract.
+    """
+    test = np.flatnonzero(np.isin(data.records, DS2))
+    reference = np.flatnonzero(np.isin(data.records, ELIGIBLE_DS1) & (data.classes == "N"))
+    predictions = [evaluate.predict(bundle, data, test, ("N",)) for bundle in runs]
+    scores = {
+        "S": [one.score for one in predictions],
+        "NSE alone": [one.nse for one in predictions],
+        "D alone": [one.distance for one in predictions],
+        "nearest reference among the latents": [_latent(bundle, data.x[test]) for bundle in runs],
+        "the input's own two numbers, no training": [_two_numbers(data.x[test], data.x[reference])],
+    }
+    places = [_places(data.records[test], data.samples[test])]
+    measured = [floor.measure(read_wfdb(folder / name)) for name in DS2]
+    of_floor = floor.floor_scores(measured, [floor.measure(read_wfdb(folder / name)) for name in ELIGIBLE_DS1])
+    named = np.repeat([one.name for one in measured], [len(one.classes) for one in measured])
+    places.append(_places(named, np.concatenate([one.samples for one in measured])))
+    late = {"floor: residual and prematurity, no training": [np.concatenate(of_floor["both"])]}
+    papers = {}
+    if segment is not None:
+        contract = segment.manifest.contract
+        assert isinstance(contract, Contract)
+        beats = arrhythmia.load(folder, contract, ["N"], DS2)
+        papers = {
+            "S of the paper's segment": [evaluate.predict(segment, beats, np.arange(len(beats)), ("N",)).score],
+        }
+        places.append(_places(beats.records, beats.samples))
+    common = places[0]
+    for other in places[1:]:
+        common = np.intersect1d(common, other)
+    joined = {
+        name: [one[np.isin(where, common)] for one in seeds]
+        for where, group in zip(places, (scores, late, papers), strict=False)
+        for name, seeds in group.items()
+    }
+    kept = test[np.isin(places[0], common)]
+    return Beats(data.classes[kept], data.records[kept], data.samples[kept]), joined
+
+
+def _places(records: np.ndarray, samples: np.ndarray) -> np.ndarray:
+    """One number for each beat, rising within DS2's order, int64[n]."""
+    order = {name: number for number, name in enumerate(DS2)}
+    return np.array([order[str(name)] for name in records], np.int64) * 10_000_000 + samples
+
+
+def _latent(bundle: Bundle, x: np.ndarray) -> np.ndarray:
+    (latents,) = Model(bundle.model, "cpu", 0, ("mean",)).run(x)
+    return np.sqrt(bundle.map.nearest(latents, 1).min(axis=1))
+
+
+def _two_numbers(x: np.ndarray, normal: np.ndarray) -> np.ndarray:
+    """Tail probability of the deviation and half that of prematurity, as the floor, from the bedside input."""
+    numbers = []
+    for one in (x, normal):
+        samples = (one.shape[1] - 1) // 2
+        deviation = np.square(one[:, :samples] - one[:, samples : 2 * samples]).mean(axis=1)
+        numbers.append((deviation, -one[:, -1]))
+    (deviation, early), (usual_deviation, usual_early) = numbers
+    return floor.surprise(deviation, usual_deviation) + floor.surprise(early, usual_early) / 2
+
+
+def disturbed(record: Record, rng: np.random.Generator, jitter_s: float, noise: np.ndarray, snr_db: float) -> Record:
+    """Return a record with its R peaks moved at random, uniformly up to jitter_s, and noise added.
+
+    noise: float[m], repeated as needed, from a random place; empty for none. snr_db: as nst of the WFDB software has
+    it: the signal's power is that of a sine of the QRS complexes' median peak-to-peak amplitude.
+    """
+    shift = rng.uniform(-jitter_s, jitter_s, len(record.r_samples)) * record.fs_hz
+    moved = np.clip(np.round(record.r_samples + shift), 0, len(record.signal) - 1).astype(np.int64)
+    signal = record.signal
+    if len(noise):
+        around = np.arange(-round(0.05 * record.fs_hz), round(0.05 * record.fs_hz))
+        inside = np.clip(record.r_samples[:, None] + around, 0, len(signal) - 1)
+        power = np.median(np.ptp(signal[inside], axis=1)) ** 2 / 8
+        start = int(rng.integers(len(noise)))
+        long = np.resize(np.roll(noise, -start), len(signal))
+        gain = np.sqrt(power / 10 ** (snr_db / 10) / long.var())
+        signal = (signal + gain * (long - long.mean())).astype(np.float32)
+    order = np.argsort(moved, kind="stable")
+    return replace(
+        record, signal=signal, r_samples=moved[order], symbols=tuple(record.symbols[number] for number in order)
+    )
+
+
+def robustness(bundle: Bundle, folder: Path) -> list[dict[str, object]]:
+    """Return AUROC of S on DS2 with R peaks moved and noise added; folder: the data directory."""
+    contract = bundle.manifest.contract
+    assert isinstance(contract, Bedside)
+    records = [read_wfdb(folder / "mitdb" / name) for name in DS2]
+    noises = {name: read_noise(folder / "nstdb" / name) for name in NOISES}
+    none = np.zeros(0)
+    cases = [("none", 0.0, none, 0.0), ("none", JITTER_S, none, 0.0)]
+    cases += [(name, 0.0, noise, float(snr)) for name, noise in noises.items() for snr in SNR_DB]
+    cases += [(name, JITTER_S, noise, 12.0) for name, noise in noises.items()]
+    rows: list[dict[str, object]] = []
+    for name, jitter_s, noise, snr_db in cases:
+        rng = np.random.default_rng(0)
+        made = [disturbed(record, rng, jitter_s, noise, snr_db) for record in records]
+        data = arrhythmia.join([arrhythmia.record_beats(record, contract, ["N"]) for record in made])
+        found = evaluate.predict(bundle, data, np.arange(len(data)), ("N",))
+        beats = Beats(data.classes, data.records, data.samples)
+        row: dict[str, object] = {
+            "noise": name,
+            "snr_db": snr_db if len(noise) else "",
+            "jitter_ms": round(1000 * jitter_s),
+        }
+        rows.append(row | {column: round(_pooled(beats, found.score, column), 4) for column in COLUMNS[:-1]})
+        print(rows[-1], flush=True)
+    return rows
+
+
+def read_noise(path: Path) -> np.ndarray:
+    """Read the first lead of a noise record, float64[n]."""
+    import wfdb
+
+    return wfdb.rdrecord(str(path), channels=[0]).p_signal[:, 0]
+
+
+def markdown(cells: Sequence[Cell]) -> str:
+    """Return the table of cells."""
+    lines = [["", *COLUMNS], ["---"] * (len(COLUMNS) + 1)]
+    for name in dict.fromkeys(cell.score for cell in cells):
+        of_name = {cell.column: cell for cell in cells if cell.score == name}
+        seeds = next(iter(of_name.values())).seeds
+        lines.append([name + (f" (mean of {seeds})" if seeds > 1 else ""), *(_said(of_name[c]) for c in COLUMNS)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _said(cell: Cell) -> str:
+    spread = f", {cell.lowest:.3f} to {cell.highest:.3f}" if cell.seeds > 1 else ""
+    return f"**{cell.auroc:.3f}**{spread} [{cell.lower:.2f}, {cell.upper:.2f}]"
+
+
+def write_csv(file: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write rows that share their keys."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", newline="", encoding="utf-8") as opened:
+        writer = csv.DictWriter(opened, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def run(runs: Sequence[Path], directory: Path, out: Path, segment: str | None) -> str:
+    """Write the tables into `out`; returns them as Markdown. runs: run folders, a seed each."""
+    found = [bundles.load(one / "bundle") for one in runs]
+    contract = found[0].manifest.contract
+    assert isinstance(contract, Bedside)
+    data = arrhythmia.load(directory / "mitdb", contract, ["N"], ELIGIBLE_DS1 + DS2)
+    beats, scores = gather(found, data, directory / "mitdb", bundles.load(segment) if segment else None)
+    cells = table(beats, scores)
+    write_csv(out / "auroc.csv", [{k: _short(v) for k, v in asdict(cell).items()} for cell in cells])
+    records = [
+        {"record": name, "score": which, "auroc": round(value, 4)}
+        for which, seeds in scores.items()
+        for name, value in of_records(beats, seeds[0]).items()
+    ]
+    write_csv(out / "records.csv", records)
+    return markdown(cells)
+
+
+def _short(value: object) -> object:
+    return round(value, 4) if isinstance(value, float) else value
