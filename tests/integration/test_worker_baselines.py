@@ -1,0 +1,110 @@
+"""What a worker knows of its patients goes on in the next worker, and ends when an operator says so."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import pytest
+from confluent_kafka import Producer
+
+from ecgwatch import bundle
+from ecgwatch.batch import Received, Rules, process
+from ecgwatch.demo import plan
+from ecgwatch.messages import JSON, Beat, Score, decode_baseline, decode_score, encode_beats
+from ecgwatch.patients import Patients
+from ecgwatch.records import beats_of
+from ecgwatch.scorer import Scorer
+from tests.integration.traffic import Site, until
+
+pytestmark = pytest.mark.kafka
+PATIENTS = ("100", "213", "233")
+
+
+@pytest.fixture(scope="module")
+def beats() -> list[Beat]:
+    """Four minutes of three patients, those of a minute together."""
+    found = [one for name in PATIENTS for one in beats_of(plan.read(name), f"bed-{name}")[2:-3]]
+    return sorted(found, key=lambda one: one.r_time_ms)
+
+
+@pytest.fixture(scope="module")
+def expected(beats: list[Beat]) -> dict[str, Score]:
+    """The scores of a single worker that nothing interrupts."""
+    loaded = bundle.load("default")
+    rules = Rules(Scorer(loaded, "cpu"), loaded, loaded.threshold(10.0), "scores", "alerts", "dead", 256)
+    known: Patients = {}
+    batch = [Received("beats", 0, n, one.patient.encode(), encode_beats([one]), JSON) for n, one in enumerate(beats)]
+    answers = [one for n in range(0, len(batch), 50) for one in process(batch[n : n + 50], rules, known).records]
+    return {score.id: score for one in answers if one.topic == "scores" for score in [decode_score(one.value or b"")]}
+
+
+def send(site: Site, beats: Sequence[Beat]) -> None:
+    producer = Producer({"bootstrap.servers": site.brokers, "partitioner": "murmur2_random", "log_level": 0})
+    for one in beats:
+        producer.produce(site.beats, encode_beats([one]), one.patient.encode())
+        producer.poll(0)
+    assert producer.flush(30) == 0
+
+
+def scores(site: Site) -> dict[str, Score]:
+    return {score.id: score for one in site.read(site.scores) for score in [decode_score(one.value() or b"")]}
+
+
+def assert_same(found: dict[str, Score], wanted: dict[str, Score]) -> None:
+    assert found.keys() == wanted.keys()
+    for name, score in wanted.items():
+        assert found[name].score == pytest.approx(score.score, rel=1e-4, abs=1e-5)
+        assert found[name].baseline == score.baseline
+
+
+def test_after_a_stop_the_next_worker_goes_on_as_if_nothing_had_happened(
+    site: Site, beats: list[Beat], expected: dict[str, Score]
+):
+    half = len(beats) // 2
+    for part in (beats[:half], beats[half:]):
+        worker = site.worker().ready()
+        send(site, part)
+        site.all_committed()
+        assert worker.stop()[0] == 0
+    assert_same(scores(site), expected)
+    assert {score.baseline for score in expected.values()} == {"none", "learning"}
+    saved = {one.key().decode(): decode_baseline(one.value() or b"") for one in site.read(site.baselines)}
+    counts = {name: sum(one.patient == name for one in beats) for name in saved}
+    assert {name: one.leads[0].beats for name, one in saved.items()} == counts
+
+
+def test_a_patient_given_to_another_worker_of_the_group_takes_the_typical_beat_along(
+    site: Site, beats: list[Beat], expected: dict[str, Score]
+):
+    third = len(beats) // 3
+    site.worker().ready()
+    send(site, beats[:third])
+    site.all_committed()
+    second = site.worker().ready()  # half of the partitions are taken from the first
+    send(site, beats[third : 2 * third])
+    site.all_committed()
+    assert second.stop()[0] == 0  # and given back
+    send(site, beats[2 * third :])
+    site.all_committed()
+    assert_same(scores(site), expected)
+
+
+def test_a_patient_who_is_reset_is_learned_again_from_the_next_beat(site: Site, beats: list[Beat]):
+    mine = [one for one in beats if one.patient == "bed-100"]
+    site.worker().ready()
+    send(site, mine[:200])
+    site.all_committed()
+    until(lambda: len(site.read(site.baselines)) > 0, 20, "the patient is saved")
+    command = [sys.executable, "-m", "ecgwatch", "baseline", "reset", "bed-100"]
+    done = subprocess.run(command, env=site.environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    until(lambda: site.read(site.baselines)[-1].value() is None, 20, "the record without a value is there")
+    send(site, mine[200:201])
+    site.all_committed()
+    until(lambda: mine[200].id in scores(site), 20, "the next beat is scored")
+    send(site, mine[201:220])
+    site.all_committed()
+    found = scores(site)
+    assert found[mine[199].id].baseline == "learning"
+    assert [found[one.id].baseline for one in mine[201:207]] == ["none"] * 6
+    assert found[mine[219].id].baseline == "learning"
