@@ -5,7 +5,17 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from training.models import TCN, BetaVAE, Serving, image_model, segment_model, unit_latents
+from training.models import (
+    TCN,
+    BedsideVAE,
+    BetaVAE,
+    Serving,
+    bedside_model,
+    image_model,
+    parts,
+    segment_model,
+    unit_latents,
+)
 
 torch.set_num_threads(1)
 
@@ -104,3 +114,40 @@ def test_an_image_comes_back_as_the_same_number_of_pixels() -> None:
 def test_the_parts_of_a_model_have_the_names_that_checkpoints_use() -> None:
     for model in (segment_model(), image_model()):
         assert [name for name, _ in model.named_children()] == ["encoder", "mean", "log_variance", "decoder"]
+
+
+def bedside_inputs(count: int = 5) -> torch.Tensor:
+    torch.manual_seed(2)
+    return torch.randn(count, 189)
+
+
+def test_a_bedside_reconstruction_is_the_typical_beat_and_what_is_decoded() -> None:
+    model, x = bedside_model().eval(), bedside_inputs()
+    assert isinstance(model, BedsideVAE)
+    with torch.no_grad():
+        z = model.encode(x)[0]
+        y, decoded = model.decode(z, x), model.decoder(z)
+    beat, typical, rr = parts(y, 94)
+    torch.testing.assert_close(beat, parts(x, 94)[1] + decoded[:, :94])
+    torch.testing.assert_close(typical, parts(x, 94)[1])
+    torch.testing.assert_close(rr, decoded[:, 94:])
+
+
+def test_a_beat_equal_to_its_typical_beat_has_no_error_but_what_is_decoded() -> None:
+    model, x = bedside_model().eval(), bedside_inputs()
+    x[:, :94] = x[:, 94:188]
+    with torch.no_grad():
+        mean, nse = Serving(model)(x)
+        decoded = model.decoder(mean)
+        error = decoded[:, :94].square().sum(dim=1) + (x[:, 188] - decoded[:, 94]).square()
+    torch.testing.assert_close(nse, error / x.square().sum(dim=1))
+
+
+def test_the_bedside_encoder_sees_deviation_typical_beat_and_rr() -> None:
+    model, x = bedside_model().eval(), bedside_inputs(1)
+    with torch.no_grad():
+        before = model.encode(x)[0]
+        for column in (50, 140, 188):
+            changed = x.clone()
+            changed[0, column] += 3
+            assert not torch.allclose(model.encode(changed)[0], before, atol=1e-5), column

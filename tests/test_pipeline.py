@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from ecgwatch import bundle as bundles
-from ecgwatch.beats import Contract
+from ecgwatch.beats import Bedside, Contract
 from ecgwatch.errors import BundleError
 from ecgwatch.records import Record
-from training import calibrate, evaluate, pipeline
+from ecgwatch.scorer import Scorer
+from training import calibrate, evaluate, model_card, pipeline
 from training.datasets.arrhythmia import join, record_beats
 from training.datasets.dataset import Dataset, Split
 from training.parameters import Parameters
@@ -170,3 +172,19 @@ def test_auroc_is_that_of_each_term() -> None:
         normal,
     )
     assert evaluate.auroc(predictions) == {"nse": 1.0, "distance": 0.0, "score": 0.75, "normal": 2, "abnormal": 2}
+
+
+def test_a_bedside_model_goes_from_records_to_a_bundle_that_scores(tmp_path: Path) -> None:
+    contract = Bedside(learn_s=10.0)
+    beats = join([record_beats(made_record(name, seed), contract, ["N"]) for seed, name in enumerate("abcd")])
+    normal = (beats.classes == "N") & beats.clean
+    masks = (np.isin(beats.records, ["a", "b"]) & normal, (beats.records == "c") & normal, beats.records == "d")
+    split = Split("inter-patient", ("N",), *(np.flatnonzero(mask) for mask in masks))
+    made = replace(PARAMETERS, contract="bedside", latent=3, capacity=3.0, epochs=4)
+    found = pipeline.run(made, contract, beats, split, tmp_path, torch.device("cpu"), model_card.render)
+    assert found.bundle.manifest.contract == contract
+    assert "typical beat" in found.bundle.card
+    terms = Scorer(found.bundle, "cpu").score(beats.x[split.test])
+    abnormal = beats.classes[split.test] != "N"
+    for one in terms:  # inverted, wide and early: whatever was learned, they stand out
+        assert roc_auc_score(abnormal, one) > 0.9
