@@ -22,7 +22,6 @@ A model input (`beats.Bedside`) is the beat, the typical beat, and the RR interv
     rr        log(RR / median of the recent RR) / (LEAST_IRREGULARITY + their median absolute deviation), limited
 """
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -59,7 +58,8 @@ class Patient:
     typical: float32[length], millivolts, None before there is one; deviation: relative to its amplitude; learned: the
     learning time is over; first_ms, last_ms: R of the first and the newest beat; count: beats seen; accepted: share of
     the recent beats that lay within the gate; left_ms: since when it is too small, None where it is not; pending:
-    windows to learn from, every `stride`-th, since `first_ms` or `left_ms`; shifts: (R, shift) of the recent beats, ms.
+    windows to learn from, every `stride`-th, since `first_ms` or `left_ms`; shifts: float64[n, 2], R and shift of the
+    recent beats, ms.
     """
 
     first_ms: int
@@ -72,7 +72,7 @@ class Patient:
     left_ms: int | None = None
     stride: int = 1
     pending: list[np.ndarray] = field(default_factory=list)
-    shifts: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=contracts.RR_HISTORY + 1))
+    shifts: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
 
     @property
     def known(self) -> Known:
@@ -121,7 +121,7 @@ def _patient(patients: Patients, beat: Beat, contract: Bedside) -> Patient:
 def _set_back(patient: Patient, r_ms: int) -> None:
     """The sender's clock was ahead, or is behind now: go on from there, or the patient would be deaf until then."""
     patient.last_ms = r_ms - 1
-    patient.shifts.clear()
+    patient.shifts = np.zeros((0, 2))
     if not patient.learned:
         patient.first_ms = r_ms
     if patient.left_ms is not None:
@@ -147,7 +147,8 @@ def see(patient: Patient, window: np.ndarray, beat: Beat, contract: Bedside) -> 
     amplitude = max(float(typical.max() - typical.min()), LEAST_AMPLITUDE)
     deviation = (float(errors[best]) / samples) ** 0.5 / amplitude
     if new:
-        patient.shifts.append((beat.r_time_ms, (best - spare) * 1000 / contract.fs_hz))
+        newest = [[beat.r_time_ms, (best - spare) * 1000 / contract.fs_hz]]
+        patient.shifts = np.concatenate([patient.shifts[-contracts.RR_HISTORY :], newest])
     room = (USUAL / max(patient.deviation, LEAST_DEVIATION)) ** RELATIVE
     row = np.empty(contract.length, np.float32)
     row[samples : 2 * samples] = typical / np.float32(amplitude)
@@ -226,7 +227,9 @@ def _rr(patient: Patient, beat: Beat, contract: Bedside) -> float:
     if len(beat.rr_ms) < 2:
         return 0.0
     intervals = beat.rr_ms[-contracts.RR_HISTORY - 1 :].astype(np.float64)
-    ends = beat.r_time_ms - np.append(0.0, np.cumsum(intervals[::-1]))  # each R, newest first
+    back = np.zeros(len(intervals) + 1)
+    np.cumsum(intervals[::-1], out=back[1:])
+    ends = beat.r_time_ms - back  # each R, newest first
     shifts = _shifts(patient, ends)
     *earlier, last = np.log(np.maximum(intervals + (shifts[:-1] - shifts[1:])[::-1], LEAST_RR_MS)).tolist()
     irregularity = LEAST_IRREGULARITY
@@ -239,11 +242,11 @@ def _rr(patient: Patient, beat: Beat, contract: Bedside) -> float:
 
 def _shifts(patient: Patient, ends: np.ndarray) -> np.ndarray:
     """The shift of the beat seen at each R, ms; 0 where none was seen: float64[n] -> float64[n]."""
-    if not patient.shifts:
+    if not len(patient.shifts):
         return np.zeros(len(ends))
-    known = np.array(patient.shifts)
-    at = np.searchsorted(known[:, 0], ends - SAME_R_MS).clip(max=len(known) - 1)
-    return np.where(np.abs(known[at, 0] - ends) <= SAME_R_MS, known[at, 1], 0.0)
+    r_ms, shifts = patient.shifts.T
+    at = np.minimum(np.searchsorted(r_ms, ends - SAME_R_MS), len(r_ms) - 1)
+    return shifts[at] * (np.abs(r_ms[at] - ends) <= SAME_R_MS)
 
 
 def to_message(name: str, leads: Mapping[str, Patient], contract: Bedside) -> BaselineMessage:
@@ -265,7 +268,7 @@ def _saved(lead: str, patient: Patient, contract: Bedside) -> LeadBaseline:
         left_ms=patient.left_ms,
         stride=patient.stride,
         pending=[_bytes(window) for window in patient.pending],
-        shifts=list(patient.shifts),
+        shifts=[(int(r_ms), shift) for r_ms, shift in patient.shifts.tolist()],
     )
 
 
@@ -288,7 +291,7 @@ def from_message(message: BaselineMessage, contract: Bedside) -> dict[str, Patie
             stride=saved.stride,
             pending=arrays,
         )
-        patient.shifts.extend(saved.shifts)
+        patient.shifts = np.array(saved.shifts, np.float64).reshape(-1, 2)
         found[saved.lead] = patient
     return found
 
