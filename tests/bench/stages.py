@@ -7,8 +7,8 @@ from threadpoolctl import threadpool_limits
 
 from ecgwatch import bundle
 from ecgwatch.batch import Received, Rules, process
-from ecgwatch.beats import prepare
 from ecgwatch.messages import MSGPACK, decode_beats, encode_beats
+from ecgwatch.patients import prepare
 from ecgwatch.scorer import Model, Scorer, Scores
 from tests.bench.measure import Figure, cpu_us, paired_cpu_us
 from tests.integration.traffic import beat
@@ -42,7 +42,7 @@ def measure() -> tuple[list[Figure], Stages]:
     model, graph = Model(encoder_of(loaded.model), "cpu", 1), Model(loaded.model, "cpu", 1, Scores._fields)
     scorer = Scorer(loaded, "cpu", 1)
     beats = [beat(number) for number in range(1024)]
-    x = prepare(beats, scorer.contract).x
+    x = prepare(beats, scorer.contract, {}).x
     figures, times = [], {}
     for size in (1, 64, BATCH, 1024):
         part = x[:size]
@@ -60,7 +60,7 @@ def measure() -> tuple[list[Figure], Stages]:
     quiet = Rules(scorer, loaded, loaded.threshold(RATE), "", "alerts", "dead", BATCH)
     full = Rules(scorer, loaded, loaded.threshold(RATE), "scores", "alerts", "dead", BATCH)
     decode = cpu_us(lambda: [decode_beats(one.value, one.key, MSGPACK) for one in received], BATCH)
-    prepared = cpu_us(lambda: prepare(beats[:BATCH], scorer.contract), BATCH)
+    prepared = cpu_us(lambda: prepare(beats[:BATCH], scorer.contract, {}), BATCH)
     scored = cpu_us(lambda: scorer.score(x[:BATCH]), BATCH)
     whole = cpu_us(lambda: process(received, quiet, {}), BATCH)
     with_scores = cpu_us(lambda: process(received, full, {}), BATCH)
@@ -72,4 +72,4 @@ def measure() -> tuple[list[Figure], Stages]:
 def sample(count: int) -> np.ndarray:
     """Return model inputs of real beats, float32[count, length]."""
     contract = bundle.load("default").manifest.contract
-    return prepare([beat(number) for number in range(count)], contract).x
+    return prepare([beat(number) for number in range(count)], contract, {}).x
