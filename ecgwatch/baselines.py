@@ -9,7 +9,7 @@ value (a tombstone) is an operator's wish to forget the patient: workers hear it
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -45,6 +45,7 @@ class Baselines:
         self._partition_of: dict[str, int] = {}
         self._saved_ms: dict[str, int] = {}  # the newest beat that is in what was saved
         self._heard: dict[int, int] = {}  # of each partition, the offset where reading goes on
+        self._busy_s: dict[str, float] = {}  # when a patient's beats came last, the longest silent first
 
     def load(self, partition: int) -> None:
         """Read what is known of a partition's patients; raises KafkaException where the broker does not say."""
@@ -55,6 +56,7 @@ class Baselines:
                 self.patients[message.patient] = patients.from_message(message, self._contract)
                 self._saved_ms[message.patient] = _newest(self.patients[message.patient])
                 self._partition_of[message.patient] = partition
+                self._busy_s[message.patient] = time.monotonic()
         if values:
             log.info("partition %d: typical beats of %d patients read", partition, len(values))
 
@@ -73,12 +75,24 @@ class Baselines:
     def due(self, partition_of: Mapping[str, int]) -> list[Record]:
         """Return what is to be saved after a batch; partition_of: of the patients that it held."""
         self._partition_of |= partition_of
+        self._drop_silent(partition_of)
         return [
             self._record(patient)
             for patient in partition_of
             if (leads := self.patients.get(patient))
             and _newest(leads) - self._saved_ms.get(patient, _oldest(leads)) >= SAVE_EVERY_S * 1000
         ]
+
+    def _drop_silent(self, busy: Iterable[str]) -> None:
+        """Keep no patient in memory who would be learned anew anyway."""
+        now = time.monotonic()
+        for patient in busy:
+            self._busy_s.pop(patient, None)
+            self._busy_s[patient] = now
+        while now - next(iter(self._busy_s.values()), now) > self._contract.forget_s:
+            patient = next(iter(self._busy_s))
+            for of_one in (self._busy_s, self.patients, self._saved_ms, self._partition_of):
+                of_one.pop(patient, None)
 
     def unsaved(self) -> list[Record]:
         """Return what was learned since it was saved."""
@@ -90,7 +104,7 @@ class Baselines:
 
     def give_back(self) -> None:
         """Forget all: the partitions are another worker's."""
-        for of_one in (self.patients, self._partition_of, self._saved_ms, self._heard):
+        for of_one in (self.patients, self._partition_of, self._saved_ms, self._heard, self._busy_s):
             of_one.clear()
         self._consumer.unassign()
 
