@@ -13,7 +13,7 @@ from ecgwatch import bundle
 from ecgwatch.config import Model, Settings
 from ecgwatch.errors import ConfigError, DataError
 from ecgwatch.patients import prepare
-from ecgwatch.records import beats_of, read_wfdb
+from ecgwatch.records import Record, beats_of, read_wfdb
 from ecgwatch.score import ScoredBeat, score_records, scored_beats
 from ecgwatch.scorer import Scorer
 from tests.wfdb_records import excerpt, write_record
@@ -107,3 +107,17 @@ def test_a_rate_the_bundle_does_not_know_is_refused_before_anything_is_written(r
     with pytest.raises(ConfigError, match="false_alerts_per_hour"):
         score_records(settings, [record], out=out)
     assert out.getvalue() == ""
+
+
+def test_another_sampling_frequency_and_another_lead_give_nearly_the_same_scores(tmp_path: Path, scorer: Scorer):
+    """The same signal recorded at 500 Hz as lead V5: every beat is scored, and alike."""
+    here = excerpt(seconds=60.0)
+    t = np.arange(round(len(here.signal) * 500 / 360)) / 500
+    signal = np.interp(t, np.arange(len(here.signal)) / 360, here.signal).astype(np.float32)
+    at = np.round(here.r_samples * 500 / 360).astype(np.int64)
+    other = read_wfdb(write_record(tmp_path, Record("233", 500.0, "V5", signal, at, here.symbols)))
+    pairs = list(zip(scored_beats(scorer, here, 1.0), scored_beats(scorer, other, 1.0), strict=True))
+    assert [(a.refused, a.baseline) for a, _ in pairs] == [(b.refused, b.baseline) for _, b in pairs]
+    scores = np.array([(a.score, b.score) for a, b in pairs if a.score is not None])
+    assert len(scores) > 50
+    assert np.corrcoef(np.log(scores - scores.min() + 1).T)[0, 1] > 0.98
