@@ -9,7 +9,7 @@ import pytest
 from ecgwatch.beats import Bedside
 from ecgwatch.records import Record
 from tests.test_pipeline import made_record
-from training.benchmark import strangers
+from training.benchmark import pictures, strangers
 from training.benchmark.strangers import Beats
 from training.datasets.arrhythmia import record_beats
 
@@ -123,3 +123,30 @@ def test_beats_before_the_typical_beat_is_learned_are_no_part_of_the_data():
     assert whole.samples.min() / 360 >= 10 and longer.samples.min() / 360 >= 60
     assert len(never) == 0 and never.hours == {"a": 0.0}
     assert whole.hours["a"] == pytest.approx((len(record().signal) - whole.samples.min()) / 360 / 3600)
+
+
+def test_of_the_beats_found_and_missed_the_one_with_the_median_score_is_shown():
+    many = beats({"200": "NVVVVVV", "100": "NNNNNNV"})
+    x = np.arange(14 * 9, dtype=np.float32).reshape(14, 9)  # four samples, their typical beat, RR
+    score = np.arange(14.0)
+    shown = strangers.examples(many, x, score, threshold=3.5)
+    assert list(shown) == ["200", "100"]
+    typical, missed, found = (
+        shown["200"]["typical beat"],
+        *(
+            next(beat for label, beat in shown["200"].items() if what in label)
+            for what in ("missed (3 of 6)", "found (3 of 6)")
+        ),
+    )
+    np.testing.assert_array_equal(found, x[5, :4])
+    np.testing.assert_array_equal(missed, x[2, :4])
+    np.testing.assert_array_equal(typical, x[5, 4:8])
+    assert not any("missed" in label for label in shown["100"])
+
+
+def test_the_pictures_are_drawn(tmp_path):
+    curves = strangers.curves(FOUR, {"S": [PERFECT], "floor": [1 - PERFECT]}, ("S", "floor"))
+    assert list(curves) == ["S", "V", "F"]
+    pictures.rocs(tmp_path / "roc.png", curves)
+    pictures.examples(tmp_path / "examples.png", {"100": {"typical beat": np.zeros(94)}}, 125.0, 0.3)
+    assert (tmp_path / "roc.png").stat().st_size > 5000 and (tmp_path / "examples.png").stat().st_size > 3000

@@ -103,6 +103,38 @@ def reference_curve(file: Path, choices: Sequence[references.Choice], costs: Seq
     _save(figure, file)
 
 
+def rocs(file: Path, curves: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]) -> None:
+    """Draw ROC curves, a panel for each class: by class, then by score, false and true positive rates."""
+    figure = Figure(figsize=(3.6 * len(curves) + 0.4, 3.7), layout="constrained")
+    for axes, (kind, scores) in zip(figure.subplots(1, len(curves), squeeze=False).flat, curves.items(), strict=True):
+        for (name, (false, true)), colour in zip(scores.items(), (ABNORMAL, NORMAL, "#999999"), strict=False):
+            axes.plot(false, true, color=colour, linewidth=1.2, label=name)
+        axes.set_title(f"{kind} against N", fontsize=10)
+        axes.set_xlabel("share of normal beats above")
+        axes.set_ylabel("share found")
+        axes.legend(frameon=False, fontsize=7, loc="lower right")
+        light(axes)
+    _save(figure, file)
+
+
+def examples(file: Path, shown: Mapping[str, Mapping[str, np.ndarray]], fs_hz: float, before_s: float) -> None:
+    """Draw beats beside the typical beat, a panel for each record; beats by their label, as the model sees them."""
+    columns = min(4, len(shown))
+    lines = -(-len(shown) // columns)
+    figure = Figure(figsize=(2.9 * columns, 2.3 * lines + 0.3), layout="constrained")
+    grid = figure.subplots(lines, columns, squeeze=False)
+    for axes in grid.flat[len(shown) :]:
+        axes.set_axis_off()
+    for axes, (record, beats) in zip(grid.flat, shown.items(), strict=False):
+        for (label, beat), colour in zip(beats.items(), ("#000000", ABNORMAL, NORMAL), strict=False):
+            axes.plot(np.arange(len(beat)) / fs_hz - before_s, beat, color=colour, linewidth=1.1, label=label)
+        axes.set_title(record, fontsize=9)
+        axes.legend(frameon=False, fontsize=6)
+        light(axes)
+    figure.supxlabel("seconds from R; in units of the typical beat's amplitude", fontsize=8)
+    _save(figure, file)
+
+
 def _save(figure: Figure, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=_DPI, metadata={"Software": None})  # the same data give the same bytes

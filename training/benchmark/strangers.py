@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from sklearn.metrics import roc_curve
 
 from ecgwatch import bundle as bundles
 from ecgwatch.beats import Bedside, Contract
@@ -18,6 +19,7 @@ from ecgwatch.bundle import Bundle
 from ecgwatch.records import Record, read_wfdb
 from ecgwatch.scorer import Model
 from training import evaluate, floor
+from training.benchmark import pictures
 from training.benchmark.auroc import auroc, interval
 from training.datasets import arrhythmia
 from training.datasets.arrhythmia import DS2, ELIGIBLE_DS1
@@ -33,6 +35,10 @@ JITTER_S = 0.04
 NOISES = ("bw", "em", "ma")
 SNR_DB = (24, 12, 6)
 COLUMNS = ("all", "without 232", "S", "V", "F", "median over records")
+EXAMPLES = 8  # records drawn
+RATE = 10.0  # target of the threshold that tells found from missed, false alerts per hour: the default
+TWO_NUMBERS = "the input's own two numbers, no training"
+FLOOR = "floor: residual and prematurity, no training"
 _BLOCK = 20  # bootstrap samples at once
 
 
@@ -139,14 +145,14 @@ def gather(runs: Sequence[Bundle], data: Dataset, folder: Path, segment: Bundle 
         "NSE alone": [one.nse for one in predictions],
         "D alone": [one.distance for one in predictions],
         "nearest reference among the latents": [_latent(bundle, data.x[test]) for bundle in runs],
-        "the input's own two numbers, no training": [_two_numbers(data.x[test], data.x[reference])],
+        TWO_NUMBERS: [_two_numbers(data.x[test], data.x[reference])],
     }
     places = [_places(data.records[test], data.samples[test])]
     measured = [floor.measure(read_wfdb(folder / name)) for name in DS2]
     of_floor = floor.floor_scores(measured, [floor.measure(read_wfdb(folder / name)) for name in ELIGIBLE_DS1])
     named = np.repeat([one.name for one in measured], [len(one.classes) for one in measured])
     places.append(_places(named, np.concatenate([one.samples for one in measured])))
-    late = {"floor: residual and prematurity, no training": [np.concatenate(of_floor["both"])]}
+    late = {FLOOR: [np.concatenate(of_floor["both"])]}
     papers = {}
     if segment is not None:
         contract = segment.manifest.contract
@@ -169,8 +175,8 @@ def gather(runs: Sequence[Bundle], data: Dataset, folder: Path, segment: Bundle 
 
 
 def _places(records: np.ndarray, samples: np.ndarray) -> np.ndarray:
-    """One number for each beat, rising within DS2's order, int64[n]."""
-    order = {name: number for number, name in enumerate(DS2)}
+    """One number for each beat of a record of DS1 or DS2, int64[n]."""
+    order = {name: number for number, name in enumerate((*DS2, *ELIGIBLE_DS1))}
     return np.array([order[str(name)] for name in records], np.int64) * 10_000_000 + samples
 
 
@@ -286,7 +292,44 @@ def run(runs: Sequence[Path], directory: Path, out: Path, segment: str | None) -
         for name, value in of_records(beats, seeds[0]).items()
     ]
     write_csv(out / "records.csv", records)
+    pictures.rocs(out / "roc.png", curves(beats, scores, ("S", TWO_NUMBERS, FLOOR)))
+    kept = np.isin(_places(data.records, data.samples), _places(beats.records, beats.samples))
+    limit = found[0].threshold(RATE)
+    drawn = examples(beats, data.x[kept & np.isin(data.records, DS2)], scores["S"][0], limit)
+    pictures.examples(out / "examples.png", drawn, contract.fs_hz, contract.before_s)
     return markdown(cells)
+
+
+def curves(beats: Beats, scores: Scores, names: Sequence[str]) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """Return ROC curves of the first seed by class and score, without record 232: false and true positive rates."""
+    found: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
+    for kind in "SVF":
+        rows = beats.mask(kind)
+        abnormal = beats.classes[rows] != "N"
+        found[kind] = {name: roc_curve(abnormal, scores[name][0][rows])[:2] for name in names}
+    return found
+
+
+def examples(beats: Beats, x: np.ndarray, score: np.ndarray, threshold: float) -> dict[str, dict[str, np.ndarray]]:
+    """Return beats to be drawn, by record and label: the typical beat, an abnormal beat found and one missed.
+
+    Of the records with most abnormal beats; of those found, and of those missed, the one with the median score.
+    """
+    samples = (x.shape[1] - 1) // 2
+    abnormal = beats.classes != "N"
+    names, counts = np.unique(beats.records[abnormal], return_counts=True)
+    shown = {}
+    for name in names[np.argsort(-counts, kind="stable")][:EXAMPLES].tolist():
+        there = np.flatnonzero((beats.records == name) & abnormal)
+        drawn: dict[str, np.ndarray] = {}
+        for what, rows in (("found", there[score[there] > threshold]), ("missed", there[score[there] <= threshold])):
+            if len(rows):
+                chosen = rows[np.argsort(score[rows], kind="stable")[len(rows) // 2]]
+                drawn.setdefault("typical beat", x[chosen, samples : 2 * samples])
+                share = f"{len(rows)} of {len(there)}"
+                drawn[f"{beats.classes[chosen]}, {what} ({share}), RR {x[chosen, -1]:+.1f}"] = x[chosen, :samples]
+        shown[name] = drawn
+    return shown
 
 
 def _short(value: object) -> object:
