@@ -76,7 +76,7 @@ def test_training_without_torch_says_what_to_install(capsys):
 
 def test_a_bundle_is_shown_as_json_and_its_card_as_text(capsys):
     assert cli.main(["bundle", "show"]) == 0
-    assert json.loads(capsys.readouterr().out)["contract"]["kind"] == "segment"
+    assert json.loads(capsys.readouterr().out)["contract"]["kind"] == "bedside"
     assert cli.main(["bundle", "show", "--card"]) == 0
     assert capsys.readouterr().out.startswith("# Model card:")
 

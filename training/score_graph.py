@@ -29,6 +29,7 @@ from ecgwatch.bundle import Scale
 from ecgwatch.scorer import ENCODER, LEAST, linear
 from ecgwatch.tsne_map import FIRST_GUESS, MAX_EXPONENT, MAX_STEP, MIN_MASS, MIN_VARIANCE, TINY, ReferenceMap
 
+FAR_OUT = (1, 3, 10)
 SAMPLED = 1000  # references whose neighbours are looked at, about
 MARGIN = 1.3
 _FAR = 1e30  # squared distance of a reference that only fills up a chunk
@@ -182,13 +183,17 @@ def _chunks(reference_map: ReferenceMap) -> np.ndarray:
 def _enough(reference_map: ReferenceMap, chunks: np.ndarray) -> int:
     """How many of the nearest chunks are searched: MARGIN times what any reference's own neighbours lie in, k at most.
 
-    Real beats near and far stay below it (tests); latents without any structure come to k.
+    Also those of a reference moved outward, FAR_OUT times as far from the centre: in few dimensions a far beat's
+    nearest references lie along the rim, in more chunks than any reference's. Real beats near and far stay below it
+    (tests); latents without any structure come to k.
     """
     k, latents = reference_map.neighbours, reference_map.latents
     chunk = np.empty(len(latents), int)
     chunk[chunks[chunks >= 0]] = np.nonzero(chunks >= 0)[0]
     most = 0
-    for x in latents[:: max(1, len(latents) // SAMPLED)].astype(np.float64):
+    sampled = latents[:: max(1, len(latents) // SAMPLED)].astype(np.float64)
+    middle = reference_map.centre
+    for x in np.concatenate([middle + times * (sampled - middle) for times in FAR_OUT]):
         nearest = np.argpartition(((latents - x) ** 2).sum(axis=1), k - 1)[:k]
         most = max(most, len(np.unique(chunk[nearest])))
     return min(k, len(chunks), math.ceil(MARGIN * most))
