@@ -273,11 +273,14 @@ def _saved(lead: str, patient: Patient, contract: Bedside) -> LeadBaseline:
 
 
 def from_message(message: BaselineMessage, contract: Bedside) -> dict[str, Patient]:
-    """Return a patient's leads as they were saved; what another contract made is left out, and learned again."""
+    """Return a patient's leads as they were saved; what another contract made, or what is no signal, is left out."""
     found = {}
     for saved in message.leads:
-        arrays = [np.frombuffer(one, "<f4") for one in (*saved.pending, *([saved.typical] if saved.typical else []))]
-        if saved.fs_hz != contract.fs_hz or any(len(one) != contract.samples for one in arrays):
+        written = [*saved.pending, *([saved.typical] if saved.typical else [])]
+        if saved.fs_hz != contract.fs_hz or any(len(one) != 4 * contract.samples for one in written):
+            continue
+        arrays = [np.frombuffer(one, "<f4") for one in written]
+        if not all(np.isfinite(one).all() for one in arrays) or (saved.known != "none" and not saved.typical):
             continue
         patient = Patient(
             first_ms=saved.first_ms,

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import cache
 from math import ceil, log
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -548,3 +549,13 @@ def test_another_contract_is_prepared_as_ever_and_nothing_is_learned():
     prepared = prepare(made, contracts.Contract(), patients)
     assert np.array_equal(prepared.x, contracts.prepare(made, contracts.Contract()).x)
     assert (prepared.known, patients) == ((), {})
+
+
+@pytest.mark.parametrize("typical", [b"abc", b"", b"\0" * 377, np.full(CONTRACT.samples, np.nan, "<f4").tobytes()])
+def test_a_saved_typical_beat_that_is_none_is_left_out_and_stops_nobody(typical: bytes):
+    patients = learned()
+    (saved,) = state(patients)
+    damaged = msgspec.structs.replace(saved, leads=[msgspec.structs.replace(saved.leads[0], typical=typical)])
+    found = from_message(damaged, CONTRACT)
+    assert found == {}
+    feed({"p": found}, [beat(NEXT)])
