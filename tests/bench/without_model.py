@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 from ecgwatch import batches, config, worker
 from ecgwatch.batch import Outcome, Received, Rules
+from ecgwatch.patients import Patients
 
 
-def nothing(batch: Sequence[Received], rules: Rules) -> Outcome:
+def nothing(batch: Sequence[Received], rules: Rules, patients: Patients) -> Outcome:
     """Score no beat and publish nothing."""
     return Outcome([], len(batch), 0, 0, {})
 
