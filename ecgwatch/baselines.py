@@ -9,7 +9,7 @@ value (a tombstone) is an operator's wish to forget the patient: workers hear it
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -36,11 +36,12 @@ _BLOCKS = "▁▂▃▄▅▆▇█"
 class Baselines:
     """What is known of the patients of this worker's partitions; used from one thread at a time."""
 
-    def __init__(self, settings: Settings, contract: Bedside) -> None:
+    def __init__(self, settings: Settings, contract: Bedside, clock: Callable[[], float] = time.monotonic) -> None:
         self.patients: Patients = {}
         self._settings = settings
         self._topic = settings.topics.baselines
         self._contract = contract
+        self._clock = clock
         self._consumer = Consumer(kafka.reader_settings(settings))
         self._partition_of: dict[str, int] = {}
         self._saved_ms: dict[str, int] = {}  # the newest beat that is in what was saved
@@ -56,7 +57,7 @@ class Baselines:
                 self.patients[message.patient] = patients.from_message(message, self._contract)
                 self._saved_ms[message.patient] = _newest(self.patients[message.patient])
                 self._partition_of[message.patient] = partition
-                self._busy_s[message.patient] = time.monotonic()
+                self._busy_s[message.patient] = self._clock()
         if values:
             log.info("partition %d: typical beats of %d patients read", partition, len(values))
 
@@ -85,7 +86,7 @@ class Baselines:
 
     def _drop_silent(self, busy: Iterable[str]) -> None:
         """Keep no patient in memory who would be learned anew anyway."""
-        now = time.monotonic()
+        now = self._clock()
         for patient in busy:
             self._busy_s.pop(patient, None)
             self._busy_s[patient] = now

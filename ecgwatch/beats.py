@@ -121,10 +121,12 @@ class Prepared(NamedTuple):
 def prepare(beats: Sequence[Beat], contract: Contract | Bedside | ImageContract) -> Prepared:
     """Make model inputs of beats; a beat that does not fit the contract is refused alone.
 
-    Reasons: lead, too-few-rr, too-short, flat, centred. Raises BundleError for the contract of a model of images.
+    Reasons: lead, too-few-rr, too-short, flat, centred. Raises BundleError for the contract of a model of images,
+    and for one that needs to know the patient (ecgwatch.patients.prepare).
     """
     contract = of_heartbeats(contract)
-    assert isinstance(contract, Contract)  # ecgwatch.patients prepares the others
+    if isinstance(contract, Bedside):
+        raise BundleError("this bundle judges a beat relative to its patient: use ecgwatch.patients.prepare")
     if contract.rr_window != "past":
         error = MessageError("centred", "this bundle was made for parity: its segments look 5 s ahead; it cannot serve")
         return Prepared(

@@ -77,7 +77,7 @@ def client_settings(settings: Settings) -> dict[str, Any]:
 def reader_settings(settings: Settings) -> dict[str, Any]:
     """Return what a consumer needs that reads partitions from end to end and commits nothing."""
     return client_settings(settings) | {
-        "group.id": settings.kafka.group,  # librdkafka wants one; nothing is committed, and it never joins
+        "group.id": settings.kafka.group,  # to ask for its offsets; it never joins, and commits nothing
         "enable.auto.commit": False,
         "enable.partition.eof": True,
         "auto.offset.reset": "earliest",
@@ -332,14 +332,7 @@ class Group:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._errors = Errors()
-        options = {
-            "group.id": settings.kafka.group,
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-            "auto.offset.reset": "earliest",
-            "error_cb": self._errors,
-        }
-        self._consumer = Consumer(client_settings(settings) | options)
+        self._consumer = Consumer(reader_settings(settings) | {"error_cb": self._errors})
 
     @property
     def refusal(self) -> KafkaError | None:

@@ -1,11 +1,9 @@
 """Typical beats on their topic: read, saved, reset; on the embedded broker, four partitions a topic."""
 
 import logging
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-import msgspec
 import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
@@ -386,13 +384,15 @@ def test_a_typical_beat_is_described_by_a_picture_of_one_line():
 
 
 def test_a_patient_silent_for_longer_than_would_count_is_dropped_from_memory_and_the_others_stay(site: Site):
-    found = Baselines(site.settings, msgspec.structs.replace(CONTRACT, forget_s=0.2))
+    now = 0.0
+    found = Baselines(site.settings, CONTRACT, clock=lambda: now)
     learn(found.patients, "a", 1)
     learn(found.patients, "b", 1)
     found.due({"a": 0, "b": 0})
-    time.sleep(0.15)
+    now = 0.9 * CONTRACT.forget_s
     found.due({"b": 0})
-    time.sleep(0.1)
+    assert set(found.patients) == {"a", "b"}
+    now = 1.1 * CONTRACT.forget_s
     found.due({"b": 0})
     assert set(found.patients) == {"b"}
     assert {record.key for record in found.unsaved()} == {b"b"}

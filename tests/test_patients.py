@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ecgwatch import beats as contracts
 from ecgwatch import messages
 from ecgwatch.beats import Bedside
+from ecgwatch.errors import BundleError
 from ecgwatch.messages import BaselineMessage, Beat
 from ecgwatch.patients import (
     ACCEPTED_OVER,
@@ -559,3 +560,8 @@ def test_a_saved_typical_beat_that_is_none_is_left_out_and_stops_nobody(typical:
     found = from_message(damaged, CONTRACT)
     assert found == {}
     feed({"p": found}, [beat(NEXT)])
+
+
+def test_preparing_without_what_is_known_of_patients_names_the_function_that_does():
+    with pytest.raises(BundleError, match=r"ecgwatch\.patients\.prepare"):
+        contracts.prepare([beat(0)], CONTRACT)

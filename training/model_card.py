@@ -151,7 +151,7 @@ def _bedside(contract: Bedside, leads: str) -> str:
 
 A patient whose ordinary beats are abnormal (a bundle branch block, atrial fibrillation, most beats ectopic) is judged
 relative to them: the score tells change, not illness. In the first {contract.learn_s / 60:g} minutes the typical beat
-is provisional, and of the first eight beats only the RR interval counts; messages say so (`baseline`)."""
+is provisional, and of the first seven beats only the RR interval counts; messages say so (`baseline`)."""
 
 
 def _people(manifest: Manifest) -> str:

@@ -16,6 +16,7 @@ from sklearn.metrics import roc_curve
 from ecgwatch import bundle as bundles
 from ecgwatch.beats import Bedside, Contract
 from ecgwatch.bundle import Bundle
+from ecgwatch.errors import ConfigError
 from ecgwatch.records import Record, read_wfdb
 from ecgwatch.scorer import Model
 from training import evaluate, floor
@@ -156,7 +157,8 @@ def gather(runs: Sequence[Bundle], data: Dataset, folder: Path, segment: Bundle 
     papers = {}
     if segment is not None:
         contract = segment.manifest.contract
-        assert isinstance(contract, Contract)
+        if not isinstance(contract, Contract):
+            raise ConfigError(f"--segment {segment.manifest.name}: not a bundle of the paper's segment")
         beats = arrhythmia.load(folder, contract, ["N"], DS2)
         papers = {
             "S of the paper's segment": [evaluate.predict(segment, beats, np.arange(len(beats)), ("N",)).score],
@@ -221,8 +223,7 @@ def disturbed(record: Record, rng: np.random.Generator, jitter_s: float, noise: 
 
 def robustness(bundle: Bundle, folder: Path) -> list[dict[str, object]]:
     """Return AUROC of S on DS2 with R peaks moved and noise added; folder: the data directory."""
-    contract = bundle.manifest.contract
-    assert isinstance(contract, Bedside)
+    contract = _bedside(bundle)
     records = [read_wfdb(folder / "mitdb" / name) for name in DS2]
     noises = {name: read_noise(folder / "nstdb" / name) for name in NOISES}
     none = np.zeros(0)
@@ -280,8 +281,7 @@ def write_csv(file: Path, rows: Sequence[Mapping[str, object]]) -> None:
 def run(runs: Sequence[Path], directory: Path, out: Path, segment: str | None) -> str:
     """Write the tables into `out`; returns them as Markdown. runs: run folders, a seed each."""
     found = [bundles.load(one / "bundle") for one in runs]
-    contract = found[0].manifest.contract
-    assert isinstance(contract, Bedside)
+    contract = _bedside(found[0])
     data = arrhythmia.load(directory / "mitdb", contract, ["N"], ELIGIBLE_DS1 + DS2)
     beats, scores = gather(found, data, directory / "mitdb", bundles.load(segment) if segment else None)
     cells = table(beats, scores)
@@ -298,6 +298,12 @@ def run(runs: Sequence[Path], directory: Path, out: Path, segment: str | None) -
     drawn = examples(beats, data.x[kept & np.isin(data.records, DS2)], scores["S"][0], limit)
     pictures.examples(out / "examples.png", drawn, contract.fs_hz, contract.before_s)
     return markdown(cells)
+
+
+def _bedside(bundle: Bundle) -> Bedside:
+    if not isinstance(bundle.manifest.contract, Bedside):
+        raise ConfigError(f"--runs: {bundle.manifest.name} is no bundle of the bedside contract")
+    return bundle.manifest.contract
 
 
 def curves(beats: Beats, scores: Scores, names: Sequence[str]) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
