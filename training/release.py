@@ -2,6 +2,7 @@
 
     python -m training.release            # hours on two cores; continues where it was stopped
     python -m training.release --only by-beat   # the other protocol's model and figures stay as they ship
+    python -m training.release --repack   # of the bundle that ships graph and card are made again, and nothing else
     python -m training.release --remap    # the encoder stays; map, scales, thresholds and figures are made again
 
 Writes ecgwatch/bundles/default.zip, docs/model-card.md and docs/figures/.
@@ -76,6 +77,9 @@ def main() -> None:
         help="train nothing: to the encoder that ships make map, scales, thresholds and figures again, as this version "
         "would; the other seeds' figures go, because their encoders do not ship",
     )
+    parser.add_argument(
+        "--repack", action="store_true", help="train nothing: of the bundle that ships make graph and card again"
+    )
     args = parser.parse_args()
     try:
         _run(args)
@@ -87,6 +91,9 @@ def _run(args: argparse.Namespace) -> None:
     directory = Path(config.load().data.directory)
     if args.remap:
         remap(args.runs, Path(), directory)
+        return
+    if args.repack:
+        assemble(args.runs, Path(), directory, ())
         return
     names = [args.only] if args.only else list(RUNS)
     for name in () if args.assemble else names:
