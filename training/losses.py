@@ -14,7 +14,9 @@ class Losses(NamedTuple):
     kl: Tensor
 
 
-def beta_vae_loss(x: Tensor, y: Tensor, mean: Tensor, log_variance: Tensor, beta: float, capacity: float) -> Losses:
+def beta_vae_loss(
+    x: Tensor, y: Tensor, mean: Tensor, log_variance: Tensor, beta: float, capacity: float | Tensor
+) -> Losses:
     """Return the negative of eq. 1, to be minimised.
 
     x, y: [n, length], input and reconstruction. The reconstruction term is the squared error summed over the samples:

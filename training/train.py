@@ -8,7 +8,7 @@ import json
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from ecgwatch.errors import ConfigError
-from training.losses import beta_vae_loss, capacity
+from training.losses import Losses, beta_vae_loss, capacity
 from training.models import BetaVAE, make
 from training.parameters import Parameters
 
@@ -28,8 +28,15 @@ LIBRARIES = ("torch", "numpy", "openTSNE", "wfdb", "onnx", "onnxruntime-gpu", "e
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what the result depends on."""
-    return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+    """Return the versions of what the result depends on; training alone needs not all of it."""
+    return {"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def device(wanted: str = "auto") -> torch.device:
@@ -67,16 +74,18 @@ def fit(
     folder: Path,
     on: torch.device,
     stop_after: int | None = None,
+    capture: bool = True,
 ) -> BetaVAE:
     """Train a beta-VAE, from the folder's checkpoint where there is one.
 
     x_train: float32[n, length], normal beats or images. x_watch: normal ones that only a loss is printed of; no choice
-    depends on them. stop_after: end after so many epochs in all, as an interruption would. Returns the model in
-    evaluation mode, on the CPU.
+    depends on them. stop_after: end after so many epochs in all, as an interruption would. capture: on a GPU, take a
+    step as a CUDA graph. Returns the model in evaluation mode, on the CPU.
     """
     seed_all(parameters.seed, 0)
     model = make(parameters, x_train.shape[1]).to(on)
-    optimizer = torch.optim.Adam(model.parameters(), lr=parameters.learning_rate, fused=True)
+    rate = torch.tensor(parameters.learning_rate, device=on) if on.type == "cuda" else parameters.learning_rate
+    optimizer = torch.optim.Adam(model.parameters(), lr=rate, fused=True, capturable=on.type == "cuda")
     epochs = parameters.epochs + parameters.cooldown
     done, losses = _resume(folder, model, optimizer)
     if done:
@@ -85,12 +94,12 @@ def fit(
     watch = torch.from_numpy(x_watch[:: max(1, len(x_watch) // WATCHED)]).to(on)
     steps = len(data) // parameters.batch * parameters.epochs
     last = epochs if stop_after is None else min(stop_after, epochs)
+    step = _step(model, optimizer, parameters, data[: parameters.batch], capture and on.type == "cuda")
     with tqdm(total=last, initial=done, unit="epoch", desc="training") as bar:
         for epoch in range(done, last):
             cooling = epoch >= parameters.epochs
-            for group in optimizer.param_groups:
-                group["lr"] = parameters.learning_rate * (COOLING if cooling else 1)
-            row = _epoch(model, optimizer, data, parameters, epoch, steps, bar.set_postfix)
+            _set_rate(optimizer, parameters.learning_rate * (COOLING if cooling else 1))
+            row = _epoch(model, step, data, parameters, epoch, steps, bar.set_postfix)
             row["watched_nse"] = mean_nse(model, watch)
             losses.append({"epoch": epoch + 1, **row})
             _save(folder, model, optimizer, losses)
@@ -99,9 +108,80 @@ def fit(
     return model.cpu().eval()
 
 
+Step = Callable[[torch.Tensor, float | torch.Tensor], torch.Tensor]  # a batch and C -> its losses, float32[3]
+
+
+def _step(
+    model: BetaVAE, optimizer: torch.optim.Optimizer, parameters: Parameters, x: torch.Tensor, capture: bool
+) -> Step:
+    """Return what trains on one batch; x: a batch, [batch, length].
+
+    capture: record it once on the GPU and replay it, since its hundreds of kernels take longer to start than to run.
+    """
+
+    def forward(x: torch.Tensor, c: float | torch.Tensor) -> Losses:
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=parameters.precision == "bfloat16"):
+            outputs = model(x)
+        y, mean, log_variance = (output.float() for output in outputs)
+        return beta_vae_loss(x, y, mean, log_variance, parameters.beta, c)
+
+    def step(x: torch.Tensor, c: float | torch.Tensor) -> torch.Tensor:
+        losses = forward(x, c)
+        optimizer.zero_grad()
+        losses.total.backward()
+        optimizer.step()
+        return torch.stack([part.detach() for part in losses])
+
+    return _captured(model, optimizer, step, x) if capture else step
+
+
+def _captured(model: BetaVAE, optimizer: torch.optim.Optimizer, step: Step, x: torch.Tensor) -> Step:
+    """Capture a step as a CUDA graph; weights, moments and running means are afterwards what they were.
+
+    Draws repeat as without a graph: replaying takes seed and position from torch's generator.
+    """
+    model.train()
+    batch, c = x.clone(), torch.zeros((), device=x.device)
+    kept = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    fresh = not optimizer.state
+    moments = {key: {name: t.clone() for name, t in state.items()} for key, state in optimizer.state.items()}
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):  # what is allocated and chosen at the first calls cannot be captured
+        for _ in range(3):
+            step(batch, c)
+    torch.cuda.current_stream().wait_stream(aside)
+    optimizer.zero_grad()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        losses = step(batch, c)
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            tensor.copy_(kept[name])
+        for key, state in optimizer.state.items():
+            for name, tensor in state.items():
+                tensor.zero_() if fresh else tensor.copy_(moments[key][name])
+
+    def replay(x: torch.Tensor, capacity: float | torch.Tensor) -> torch.Tensor:
+        batch.copy_(x)
+        c.fill_(capacity)
+        graph.replay()
+        return losses
+
+    return replay
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], torch.Tensor):  # where a captured step reads it
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
 def _epoch(
     model: BetaVAE,
-    optimizer: torch.optim.Optimizer,
+    step: Step,
     data: torch.Tensor,
     parameters: Parameters,
     epoch: int,
@@ -111,24 +191,17 @@ def _epoch(
     """One pass over the data; a last incomplete batch is left out (batch normalisation wants full ones)."""
     seed_all(parameters.seed, epoch + 1)
     model.train()
-    sums = torch.zeros(3)
+    sums = torch.zeros(3, device=data.device)
     c = 0.0
     batches = len(data) // parameters.batch
     order = torch.randperm(len(data), device="cpu").to(data.device)
     for number, rows in enumerate(_batches(order, parameters.batch, batches)):
         c = capacity(epoch * batches + number, steps, parameters.capacity)
-        x = data[rows]
-        with torch.autocast(data.device.type, torch.bfloat16, enabled=parameters.precision == "bfloat16"):
-            outputs = model(x)
-        y, mean, log_variance = (output.float() for output in outputs)
-        losses = beta_vae_loss(x, y, mean, log_variance, parameters.beta, c)
-        optimizer.zero_grad()
-        losses.total.backward()
-        optimizer.step()
-        sums += torch.stack([part.detach() for part in losses]).cpu()
+        losses = step(data[rows], c)
+        sums += losses
         if number % 20 == 0:
-            show({"step": f"{number}/{batches}", "loss": f"{losses.total.item():.4g}"})
-    total, reconstruction, kl = (sums / batches).tolist()
+            show({"step": f"{number}/{batches}", "loss": f"{losses[0].item():.4g}"})
+    total, reconstruction, kl = (sums.cpu() / batches).tolist()
     return {"total": total, "reconstruction": reconstruction, "kl": kl, "capacity": c}
 
 

@@ -27,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     references = _kind(kinds, "references", _references, "which normal beats enter the map, and what they cost")
     placement.add_argument("--quick", action="store_true", help="one seed, ECG only, little training, fewer points")
     placement.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="models at once, one core each")
+    placement.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where models are trained; default: auto"
+    )
     for name in TRAINING:
         text = "of training, where not the release's (images: the paper's); the tables name the epochs"
         values: dict[str, Any] = {"choices": PRECISIONS} if name == "precision" else {"type": int}
@@ -72,7 +75,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
 
 def _placement(args: argparse.Namespace, settings: Settings) -> None:
-    from training import release
+    from training import release, train
     from training.benchmark import pictures, placement, tables
     from training.parameters import defaults
 
@@ -82,10 +85,11 @@ def _placement(args: argparse.Namespace, settings: Settings) -> None:
     if args.only:
         chosen = [one for one in chosen if one.name in args.only]
     if not args.tables_only:
+        on = train.device(args.device)
         base = {name: defaults(name) for name in args.dataset} | {"arrhythmia": release.parameters("by-beat")}
         given = {name: value for name in TRAINING if (value := getattr(args, name)) is not None}
         base = {name: replace(of_data, **given) for name, of_data in base.items()}
-        placement.run(chosen, base, args.data or Path(settings.data.directory), args.runs, args.jobs)
+        placement.run(chosen, base, args.data or Path(settings.data.directory), args.runs, args.jobs, on)
     saved = [one for experiment in chosen if (one := tables.read(experiment, args.runs / experiment.name))]
     if not saved:
         raise ConfigError(f"--runs {args.runs} holds nothing to make tables of; run without --tables-only first")

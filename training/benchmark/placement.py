@@ -85,28 +85,30 @@ def experiments(datasets: Sequence[str], quick: bool = False) -> list[Experiment
     return found
 
 
-def run(chosen: Sequence[Experiment], base: Mapping[str, Parameters], data: Path, runs: Path, jobs: int) -> None:
-    """Do what is not done yet, several experiments at once, each on one core.
+def run(
+    chosen: Sequence[Experiment], base: Mapping[str, Parameters], data: Path, runs: Path, jobs: int, on: torch.device
+) -> None:
+    """Do what is not done yet, several experiments at once, each on one core; `on`: where models are trained.
 
     base: of each data set, parameters of the models, but for classes and seed; data: the data directory; runs: where
     the run folders lie.
     """
     with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
-        waiting = {pool.submit(_all_steps, one, base[one.dataset], data, runs): one for one in chosen}
+        waiting = {pool.submit(_all_steps, one, base[one.dataset], data, runs, on): one for one in chosen}
         for number, done in enumerate(as_completed(waiting), 1):
             done.result()
             print(f"{number}/{len(chosen)} {waiting[done].name}", flush=True)
 
 
-def _all_steps(experiment: Experiment, base: Parameters, data: Path, runs: Path) -> None:
+def _all_steps(experiment: Experiment, base: Parameters, data: Path, runs: Path, on: torch.device) -> None:
     torch.set_num_threads(1)
     folder = runs / experiment.name
     if not (folder / "points.npz").exists():
-        encode(experiment, base, data, folder)
+        encode(experiment, base, data, folder, on)
     place(folder, experiment.seed)
 
 
-def encode(experiment: Experiment, base: Parameters, data: Path, folder: Path) -> None:
+def encode(experiment: Experiment, base: Parameters, data: Path, folder: Path, on: torch.device) -> None:
     """Train the model where it is not trained, and write `points.npz`: latents and NSE of all that is compared."""
     parameters = replace(base, normal=experiment.normal, seed=experiment.seed)
     _, inputs, split = read(parameters, data)
@@ -119,7 +121,7 @@ def encode(experiment: Experiment, base: Parameters, data: Path, folder: Path) -
     if size.beats:
         rows = rows[reference_map.choose(groups[rows], size.beats, experiment.seed)]
     train.open_run(folder, parameters)
-    model = train.fit(x[rows], x[split.calibration], parameters, folder, torch.device("cpu"))
+    model = train.fit(x[rows], x[split.calibration], parameters, folder, on)
     if parameters.unit_latents:
         unit_latents(model, torch.from_numpy(x[rows]))
     abnormal = ~np.isin(kinds, experiment.normal)

@@ -1,0 +1,111 @@
+"""What only a machine with a CUDA GPU can show, in one call: `python -m tests.bench.cuda`.
+
+Checks that the default bundle scores on the GPU as on the CPU, tells which of its nodes run where, times both in turn,
+trains with and without a captured step, and prints tables. Exits with 1 where a check fails.
+"""
+
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+
+from ecgwatch import bundle as bundles
+from ecgwatch import config
+from ecgwatch.beats import of_heartbeats
+from ecgwatch.bundle import Bundle
+from ecgwatch.scorer import TOLERANCE, Scorer
+from training import train
+from training.datasets.arrhythmia import DS2, load
+from training.parameters import Parameters
+
+BEATS = 10_000
+RECORDS = DS2[:6]
+BATCHES = (1, 64, 1024)
+ROUNDS = 15
+LOSS_TOLERANCE = 0.01  # relative, after two epochs: kernels add in another order each time
+
+
+def main() -> int:
+    """Run all checks; returns the exit code."""
+    bundle = bundles.load("default")
+    folder = Path(config.load().data.directory) / "mitdb"
+    x = load(folder, of_heartbeats(bundle.manifest.contract), ["N"], RECORDS).x[:BEATS]
+    print(f"{torch.cuda.get_device_name()}; torch {torch.__version__}, onnxruntime {onnxruntime.__version__}")
+    checks = {"same scores": scores(bundle, x), "captured training": training(x)}
+    print(nodes(bundle, x[:64]))
+    print(speed(bundle, x))
+    for name, holds in checks.items():
+        print(f"{name}: {'holds' if holds else 'FAILS'}")
+    return 0 if all(checks.values()) else 1
+
+
+def scores(bundle: Bundle, x: np.ndarray) -> bool:
+    """Compare the scores of GPU and CPU."""
+    here, there = (Scorer(bundle, provider, 0).score(x) for provider in ("cuda", "cpu"))
+    found = {name: float(np.abs(getattr(here, name) - getattr(there, name)).max()) for name in here._fields}
+    unit = np.maximum(1, np.abs(there.score))
+    worst = float((np.abs(here.score - there.score) / unit).max())
+    print(f"{len(x)} beats, largest difference between GPU and CPU: {found}; of the score, relative: {worst:.2g}")
+    return worst <= TOLERANCE
+
+
+def nodes(bundle: Bundle, x: np.ndarray) -> str:
+    """Return a table of the graph's nodes by where they run; a Memcpy node is a way between GPU and CPU."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = onnxruntime.SessionOptions()
+        options.enable_profiling, options.profile_file_prefix = True, f"{folder}/profile"
+        session = onnxruntime.InferenceSession(
+            bundle.model, options, providers=["CUDAExecutionProvider", "CPUExecutionProvider"]
+        )
+        session.run(None, {"x": x})
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    ran = {event["name"]: event["args"] for event in events if event["name"].endswith("_kernel_time")}
+    where = Counter(args["provider"] for args in ran.values())
+    ways = [name.removesuffix("_kernel_time") for name, args in ran.items() if args["op_name"].startswith("Memcpy")]
+    on_cpu = Counter(args["op_name"] for args in ran.values() if args["provider"].startswith("CPU"))
+    return f"nodes: {dict(where)}; on the CPU: {dict(on_cpu)}; ways between them: {ways or 'none'}"
+
+
+def speed(bundle: Bundle, x: np.ndarray) -> str:
+    """Return a table of microseconds a beat, GPU and CPU in turn, medians."""
+    gpu, cpu = Scorer(bundle, "cuda"), Scorer(bundle, "cpu")
+    lines = ["| batch | GPU, us a beat | CPU (one thread) | ratio |", "|---:|---:|---:|---:|"]
+    for batch in BATCHES:
+        part = x[:batch]
+        rounds = [(_seconds(gpu, part), _seconds(cpu, part)) for _ in range(ROUNDS)]
+        here, there = (float(np.median(side)) * 1e6 / batch for side in zip(*rounds, strict=True))
+        lines.append(f"| {batch:,} | {here:.1f} | {there:.1f} | {there / here:.1f} |")
+    return "\n".join(lines)
+
+
+def _seconds(scorer: Scorer, x: np.ndarray) -> float:
+    start = time.perf_counter()
+    scorer.score(x)
+    return time.perf_counter() - start
+
+
+def training(x: np.ndarray) -> bool:
+    """Train two epochs on the GPU, step by step and captured: the same losses, and how much quicker."""
+    parameters = replace(Parameters(contract="bedside", latent=4, capacity=4.0), epochs=2, cooldown=0)
+    losses, seconds = {}, {}
+    for name, capture in (("plain", False), ("captured", True)):
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            train.fit(x, x[:1000], parameters, Path(folder), torch.device("cuda"), capture=capture)
+            seconds[name] = time.perf_counter() - start
+            losses[name] = train.checkpoint_losses(Path(folder) / "checkpoint.safetensors")[-1]
+    print(f"two epochs of {len(x)} beats, seconds: {seconds}")
+    print(f"losses: {losses}")
+    ratio = losses["captured"]["reconstruction"] / losses["plain"]["reconstruction"]
+    return abs(ratio - 1) < LOSS_TOLERANCE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
