@@ -24,8 +24,6 @@ A model input (`beats.Bedside`) is the beat, the typical beat, and the RR interv
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from statistics import median
 
 import numpy as np
 
@@ -139,11 +137,10 @@ def see(patient: Patient, window: np.ndarray, beat: Beat, contract: Bedside) -> 
     if new and not patient.learned:
         _learn(patient, window, beat, contract)
     typical = window[spare : spare + samples] if patient.typical is None else patient.typical
-    shifted = window[_moves(samples, spare)]
-    away = shifted - typical
-    errors = np.einsum("ij,ij->i", away, away)
+    away = _moves(window, samples, spare) - typical
+    errors = np.vecdot(away, away)
     best = int(errors.argmin())
-    nearest = shifted[best]
+    nearest = window[best : best + samples]
     amplitude = max(float(typical.max() - typical.min()), LEAST_AMPLITUDE)
     deviation = (float(errors[best]) / samples) ** 0.5 / amplitude
     if new:
@@ -189,10 +186,10 @@ def _keep(patient: Patient, window: np.ndarray, contract: Bedside) -> None:
         patient.pending, patient.stride = patient.pending[::2], patient.stride * 2
 
 
-@cache
-def _moves(samples: int, spare: int) -> np.ndarray:
-    """Positions in a window of all that it can be moved to, int[2 spare + 1, samples]."""
-    return np.arange(2 * spare + 1)[:, None] + np.arange(samples)
+def _moves(window: np.ndarray, samples: int, spare: int) -> np.ndarray:
+    """A window at all places that it can be moved to, float32[2 spare + 1, samples]; a view, to be read alone."""
+    step = window.strides[0]
+    return np.ndarray((2 * spare + 1, samples), window.dtype, window, strides=(step, step))
 
 
 def _learn(patient: Patient, window: np.ndarray, beat: Beat, contract: Bedside) -> None:
@@ -234,10 +231,16 @@ def _rr(patient: Patient, beat: Beat, contract: Bedside) -> float:
     *earlier, last = np.log(np.maximum(intervals + (shifts[:-1] - shifts[1:])[::-1], LEAST_RR_MS)).tolist()
     irregularity = LEAST_IRREGULARITY
     if len(earlier) >= 4:
-        middle = median(earlier)
-        irregularity += median([abs(one - middle) for one in earlier])
-    ratio = (last - median(earlier[-contract.recent_rr :])) / irregularity
+        middle = _median(earlier)
+        irregularity += _median([abs(one - middle) for one in earlier])
+    ratio = (last - _median(earlier[-contract.recent_rr :])) / irregularity
     return RR_WEIGHT * min(max(ratio, RR_LIMITS[0]), RR_LIMITS[1])
+
+
+def _median(values: list[float]) -> float:
+    """As statistics.median, which takes twice as long for so few."""
+    ordered, half = sorted(values), len(values) // 2
+    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
 
 
 def _shifts(patient: Patient, ends: np.ndarray) -> np.ndarray:

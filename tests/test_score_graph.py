@@ -16,7 +16,7 @@ from ecgwatch.tsne_map import MIN_MASS, ReferenceMap, radius
 from training import export
 from training.datasets import arrhythmia
 from training.reference_map import peer_distances
-from training.score_graph import _chunks, _enough, append_map, encoder_of
+from training.score_graph import append_map, encoder_of
 
 RNG = np.random.default_rng(11)
 SCALES = Scale(0.1, 0.3, 1.0), Scale(2.0, 3.0, 9.0)
@@ -62,7 +62,7 @@ def beats_near_and_far(reference_map: ReferenceMap) -> np.ndarray:
 
 @pytest.mark.parametrize("references", [22, 30, 31, 150, 1000, 3001])
 def test_graph_and_numpy_agree_on_beats_near_and_far(references: int) -> None:
-    """Fewer references than neighbours wanted, one to a chunk, and chunks that the references do not fill."""
+    """Also fewer references than neighbours wanted."""
     made = made_map(references)
     assert difference(graph_of(made), made, SCALES, ALPHA, beats_near_and_far(made)) < 1e-6
 
@@ -107,24 +107,6 @@ def test_graph_and_numpy_agree_on_10000_real_beats_and_on_some_far_out(
     far = [((asked[:1000] - middle) * times + middle).astype(np.float32) for times in (3, 10)]
     whole = append_map(identity(latents.shape[1]), made, SCALES, ALPHA)
     assert difference(whole, made, SCALES, ALPHA, np.concatenate([asked, *far])) < 1e-6
-
-
-def test_few_chunks_are_searched_where_neighbours_share_them_and_all_that_could_matter_where_they_do_not() -> None:
-    line = np.linspace(0, 100, 3000)[:, None] * np.ones(3) + RNG.normal(size=(3000, 3)) * 0.01
-    drawn, scattered = (
-        ReferenceMap(latents.astype(np.float32), np.zeros((3000, 2), np.float32), np.ones(5, np.float32), 10.0, 2.5)
-        for latents in (line, RNG.normal(size=(3000, 20)))
-    )
-    assert _enough(drawn, _chunks(drawn)) < drawn.neighbours / 2
-    assert _enough(scattered, _chunks(scattered)) == scattered.neighbours
-    for made in (drawn, scattered):
-        assert difference(graph_of(made), made, SCALES, ALPHA, beats_near_and_far(made)) < 1e-6
-
-
-def test_every_reference_stands_in_one_chunk() -> None:
-    chunks = _chunks(made_map(1001))
-    assert sorted(chunks[chunks >= 0].tolist()) == list(range(1001))
-    assert len(chunks) % 2 == 0
 
 
 def test_the_farthest_beat_lies_where_the_least_mass_puts_it() -> None:
