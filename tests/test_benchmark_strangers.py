@@ -150,3 +150,12 @@ def test_the_pictures_are_drawn(tmp_path):
     pictures.rocs(tmp_path / "roc.png", curves)
     pictures.examples(tmp_path / "examples.png", {"100": {"typical beat": np.zeros(94)}}, 125.0, 0.3)
     assert (tmp_path / "roc.png").stat().st_size > 5000 and (tmp_path / "examples.png").stat().st_size > 3000
+
+
+def test_one_scale_counts_records_near_the_target_and_what_chance_allows() -> None:
+    """At 2 an hour, half an hour each: one alert is expected, and 2/3 to 6 an hour are one to three alerts."""
+    rates = {"100": 2.0, "103": 6.0, "105": 8.0, "111": 0.0}
+    alerts = [{"target_per_hour": 2.0, "false_alerts_per_hour": 4.0, "false_alerts_per_hour_by_record": rates}]
+    row = strangers.one_scale(alerts, dict.fromkeys(rates, 0.5)).splitlines()[2]
+    expected = 4 * np.exp(-1) * (1 + 1 / 2 + 1 / 6)
+    assert row == f"| 2 | 4.0 | 4.0 | 2 of 4 | 3 of 4 | {expected:.1f} |"

@@ -6,11 +6,14 @@ look at DS2, and docs/strangers.md lists the looks.
 """
 
 import csv
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from scipy.stats import poisson
 from sklearn.metrics import roc_curve
 
 from ecgwatch import bundle as bundles
@@ -37,6 +40,7 @@ NOISES = ("bw", "em", "ma")
 SNR_DB = (24, 12, 6)
 COLUMNS = ("all", "without 232", "S", "V", "F", "median over records")
 EXAMPLES = 8  # records drawn
+FACTOR = 3  # of a target, within which a record's false alerts are to be
 RATE = 10.0  # target of the threshold that tells found from missed, false alerts per hour: the default
 TWO_NUMBERS = "the input's own two numbers, no training"
 FLOOR = "floor: residual and prematurity, no training"
@@ -269,6 +273,35 @@ def _said(cell: Cell) -> str:
     return f"**{cell.auroc:.3f}**{spread} [{cell.lower:.2f}, {cell.upper:.2f}]"
 
 
+def one_scale(alerts: Sequence[Mapping[str, Any]], hours: Mapping[str, float]) -> str:
+    """Return a table of how near the records' false alerts come to each target.
+
+    alerts: of a bundle's figures; hours: of normal rhythm, by record. The last column is what a perfect scale would
+    have, whose false alerts come at the target's rate and by chance: a record of 25 minutes has whole alerts, and at 2
+    an hour none of them is as far from the target as three.
+    """
+    lines = [
+        ["target, false alerts per hour", "realised, all records", "median record", f"within a factor of {FACTOR}"]
+    ]
+    lines[0] += [f"at most {FACTOR} times", f"within a factor of {FACTOR}, had the scale been perfect"]
+    lines.append(["---:"] * len(lines[0]))
+    for one in alerts:
+        target, found = one["target_per_hour"], one["false_alerts_per_hour_by_record"]
+        rates = np.array([found[name] for name in hours])
+        low, high = target / FACTOR, target * FACTOR
+        of_perfect = sum(_within(low * length, high * length, target * length) for length in hours.values())
+        counts = [((rates >= low) & (rates <= high)).sum(), (rates <= high).sum()]
+        said = [f"{int(count)} of {len(rates)}" for count in counts]
+        realised = [f"{one['false_alerts_per_hour']:.1f}", f"{np.median(rates):.1f}"]
+        lines.append([f"{target:g}", *realised, *said, f"{of_perfect:.1f}"])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _within(low: float, high: float, expected: float) -> float:
+    """Probability that a Poisson count lies between two numbers, both included."""
+    return float(poisson.cdf(math.floor(high), expected) - poisson.cdf(math.ceil(low) - 1, expected))
+
+
 def write_csv(file: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """Write rows that share their keys."""
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -297,7 +330,13 @@ def run(runs: Sequence[Path], directory: Path, out: Path, segment: str | None) -
     limit = found[0].threshold(RATE)
     drawn = examples(beats, data.x[kept & np.isin(data.records, DS2)], scores["S"][0], limit)
     pictures.examples(out / "examples.png", drawn, contract.fs_hz, contract.before_s)
-    return markdown(cells)
+    hours = {
+        name: evaluate.normal_rhythm_hours(
+            data.hours[name], *(int(((data.records == name) & kind).sum()) for kind in (data.classes == "N", True))
+        )
+        for name in DS2
+    }
+    return f"{markdown(cells)}\n\n## One scale for everybody\n\n{one_scale(found[0].manifest.figures['alerts'], hours)}"
 
 
 def _bedside(bundle: Bundle) -> Bedside:
