@@ -14,15 +14,14 @@ def auroc(values: np.ndarray, abnormal: np.ndarray, weights: np.ndarray | None =
     values: float[n]; abnormal: bool[n]; weights: how often each point was drawn, [b, n]; without, each once.
     """
     weights = np.ones((1, len(values))) if weights is None else weights
-    order = np.argsort(values, kind="stable")
-    ordered = values[order]
-    first = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])  # of each run of equal values
-    above, below = (
-        np.add.reduceat(weights[:, order] * mask[order], first, axis=1, dtype=np.float64)
-        for mask in (abnormal, ~abnormal)
-    )
-    beaten = np.cumsum(below, axis=1) - below / 2
-    return (above * beaten).sum(axis=1) / (above.sum(axis=1) * below.sum(axis=1))
+    normal, tested = np.flatnonzero(~abnormal), np.flatnonzero(abnormal)
+    normal = normal[np.argsort(values[normal], kind="stable")]
+    below, to = (np.searchsorted(values[normal], values[tested], side) for side in ("left", "right"))
+    reached = np.zeros((len(weights), len(normal) + 1))
+    np.cumsum(weights.take(normal, axis=1), axis=1, out=reached[:, 1:])
+    beaten = (reached.take(below, axis=1) + reached.take(to, axis=1)) / 2
+    drawn = weights.take(tested, axis=1)
+    return (drawn * beaten).sum(axis=1) / (drawn.sum(axis=1) * reached[:, -1])
 
 
 def draws(abnormal: np.ndarray, seed: int = 0, samples: int = SAMPLES) -> Iterator[np.ndarray]:

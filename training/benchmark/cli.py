@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         text = "of training, where not the release's (images: the paper's); the tables name the epochs"
         values: dict[str, Any] = {"choices": PRECISIONS} if name == "precision" else {"type": int}
         placement.add_argument(f"--{name}", help=text, **values)
+    references.add_argument("--bundle", default="default", help="whose encoder it is; default: %(default)s")
     references.add_argument("--costs-only", action="store_true", help="time again, and keep the figures in --out")
     for one in (placement, references):
         one.add_argument("--data", type=Path, metavar="DIR", help="data directory (default: [data] directory)")
@@ -170,7 +171,7 @@ def _references(args: argparse.Namespace, settings: Settings) -> None:
     from training.datasets.read import read
     from training.parameters import Parameters
 
-    bundle = bundles.load("default")
+    bundle = bundles.load(args.bundle)
     _, beats, split = read(
         Parameters(**bundle.manifest.training["parameters"]), args.data or Path(settings.data.directory)
     )
