@@ -138,7 +138,7 @@ def see(patient: Patient, window: np.ndarray, beat: Beat, contract: Bedside) -> 
         _learn(patient, window, beat, contract)
     typical = window[spare : spare + samples] if patient.typical is None else patient.typical
     away = _moves(window, samples, spare) - typical
-    errors = np.vecdot(away, away)
+    errors = np.einsum("ij,ij->i", away, away)  # says nothing where a beat of huge numbers overflows
     best = int(errors.argmin())
     nearest = window[best : best + samples]
     amplitude = max(float(typical.max() - typical.min()), LEAST_AMPLITUDE)
