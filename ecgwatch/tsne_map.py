@@ -121,8 +121,8 @@ def precision(beyond: np.ndarray) -> np.ndarray:
 
     beyond: float64[m, k], zero for the nearest, k = 3 n. Affinities reach as far as 1 / b; so b is in proportion to the
     mean of t, and one factor serves points of 2 to 20 dimensions, near and far: where 30 is asked for they have 22 to
-    37 (1 to 99 of 100 real beats, images and normal deviates). Solving for 30 exactly changes the AUROC of D by .003 at
-    most, up or down (docs/placement.md), and costs more than all the rest of D.
+    37 (1 to 99 of 100 real beats, images and normal deviates). Solving for 30 exactly changes the AUROC of D by .003 as
+    a rule, up or down, .008 at most (docs/placement.md), and costs more than all the rest of D.
     """
     return SPREAD / (beyond.mean(axis=1) + TINY)
 
