@@ -27,7 +27,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(images.RELEASES, "mnist", idx_files.known(images.RELEASES["mnist"], folder / "mnist"))
         patch.setattr(neural_map, "STEPS", 100)
-        placement.encode(EXPERIMENT, BASE, folder, folder / EXPERIMENT.name)
+        placement.encode(EXPERIMENT, BASE, folder, folder / EXPERIMENT.name, torch.device("cpu"))
         placement.place(folder / EXPERIMENT.name, EXPERIMENT.seed)
     return folder
 
