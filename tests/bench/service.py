@@ -15,8 +15,8 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 from ecgwatch import messages
 from ecgwatch.messages import CONTENT_TYPE, MSGPACK
 from tests.bench.measure import Figure
-from tests.bench.stages import BATCH, RATE, Stages
-from tests.integration.traffic import Site, Worker, beat, until
+from tests.bench.stages import BATCH, RATE, Stages, beat
+from tests.integration.traffic import Site, Worker, until
 
 BACKLOG = 20_000
 LOAD_S = 45.0

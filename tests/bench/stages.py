@@ -1,21 +1,31 @@
 """What a beat costs in each stage between offset and commit, without Kafka: one process, one core."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ecgwatch import bundle
 from ecgwatch.batch import Received, Rules, process
-from ecgwatch.messages import MSGPACK, decode_beats, encode_beats
-from ecgwatch.patients import prepare
+from ecgwatch.messages import MSGPACK, Beat, decode_beats, encode_beats
+from ecgwatch.patients import Patients, prepare
 from ecgwatch.scorer import Model, Scorer, Scores
 from tests.bench.measure import Figure, cpu_us, paired_cpu_us
-from tests.integration.traffic import beat
+from tests.integration.traffic import PATIENTS, templates
 from training.score_graph import encoder_of
 
 BATCH = 256
+LEARNED = PATIENTS * 600  # so many beats, and every typical beat has been learned
 RATE = 120.0  # false alerts per hour: the threshold that lets most alerts through
+
+
+def beat(number: int) -> Beat:
+    """The beat of this number on a ward of PATIENTS, who take turns: record 233's, in order, again and again."""
+    turn, source = number // PATIENTS, templates()
+    rounds, place = divmod(turn, len(source))
+    span_ms = source[-1].r_time_ms - source[0].r_time_ms + int(source[1].rr_ms[-1])
+    r_ms = source[place].r_time_ms + rounds * span_ms
+    return replace(source[place], patient=f"patient-{number % PATIENTS}", r_time_ms=r_ms)
 
 
 @dataclass(frozen=True)
@@ -41,8 +51,10 @@ def measure() -> tuple[list[Figure], Stages]:
     loaded = bundle.load("default")
     model, graph = Model(encoder_of(loaded.model), "cpu", 1), Model(loaded.model, "cpu", 1, Scores._fields)
     scorer = Scorer(loaded, "cpu", 1)
-    beats = [beat(number) for number in range(1024)]
-    x = prepare(beats, scorer.contract, {}).x
+    known: Patients = {}
+    prepare([beat(number) for number in range(LEARNED)], scorer.contract, known)
+    beats = [beat(LEARNED + number) for number in range(1024)]
+    x = prepare(beats, scorer.contract, known).x
     figures, times = [], {}
     for size in (1, 64, BATCH, 1024):
         part = x[:size]
@@ -60,10 +72,10 @@ def measure() -> tuple[list[Figure], Stages]:
     quiet = Rules(scorer, loaded, loaded.threshold(RATE), "", "alerts", "dead", BATCH)
     full = Rules(scorer, loaded, loaded.threshold(RATE), "scores", "alerts", "dead", BATCH)
     decode = cpu_us(lambda: [decode_beats(one.value, one.key, MSGPACK) for one in received], BATCH)
-    prepared = cpu_us(lambda: prepare(beats[:BATCH], scorer.contract, {}), BATCH)
+    prepared = cpu_us(lambda: prepare(beats[:BATCH], scorer.contract, known), BATCH)
     scored = cpu_us(lambda: scorer.score(x[:BATCH]), BATCH)
-    whole = cpu_us(lambda: process(received, quiet, {}), BATCH)
-    with_scores = cpu_us(lambda: process(received, full, {}), BATCH)
+    whole = cpu_us(lambda: process(received, quiet, known), BATCH)
+    with_scores = cpu_us(lambda: process(received, full, known), BATCH)
     bare, searched = times[BATCH]
     answers = max(0.0, whole - decode - prepared - scored)
     return figures, Stages(decode, prepared, bare, searched, answers, max(0.0, with_scores - whole))
