@@ -5,9 +5,9 @@ add a point to a finished map (openTSNE's `transform`) draws every outlier into 
 point are normalised to 1 however far its neighbours are. The repair used here, in the notation of appendix C:
 
 1. Affinity mass. As in t-SNE, the precision b of a new beat x is the one at which its affinities to the references have
-   the perplexity n; but in closed form (`precision`), which has n to within a fifth. At this precision it also meets v
-   virtual peers, which stand at the distances at which a reference
-   beat typically has its 1st, ... v-th neighbour (medians d_1 ... d_v):
+   the perplexity n; here in closed form (`precision`), which has n to within a quarter. At this precision it also meets
+   v virtual peers, which stand at the distances at which a reference beat typically has its 1st, ... v-th neighbour
+   (medians d_1 ... d_v):
        p_j ~ exp(-b |x - x_j|^2) over references,   p_u ~ exp(-b d_u^2) over peers,   sum of all p = 1.
    The references' share m = sum_j p_j is near 1 for a beat as close to normal beats as they are to each other, and
    goes to 0 for an outlier. It is the mass that t-SNE's normalisation per point throws away.

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from ecgwatch.errors import ConfigError
-from training.losses import Losses, beta_vae_loss, capacity
+from training.losses import beta_vae_loss, capacity
 from training.models import BetaVAE, make
 from training.parameters import Parameters
 
@@ -119,14 +119,11 @@ def _step(
     capture: record it once on the GPU and replay it, since its hundreds of kernels take longer to start than to run.
     """
 
-    def forward(x: torch.Tensor, c: float | torch.Tensor) -> Losses:
+    def step(x: torch.Tensor, c: float | torch.Tensor) -> torch.Tensor:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=parameters.precision == "bfloat16"):
             outputs = model(x)
         y, mean, log_variance = (output.float() for output in outputs)
-        return beta_vae_loss(x, y, mean, log_variance, parameters.beta, c)
-
-    def step(x: torch.Tensor, c: float | torch.Tensor) -> torch.Tensor:
-        losses = forward(x, c)
+        losses = beta_vae_loss(x, y, mean, log_variance, parameters.beta, c)
         optimizer.zero_grad()
         losses.total.backward()
         optimizer.step()
@@ -138,7 +135,7 @@ def _step(
 def _captured(model: BetaVAE, optimizer: torch.optim.Optimizer, step: Step, x: torch.Tensor) -> Step:
     """Capture a step as a CUDA graph; weights, moments and running means are afterwards what they were.
 
-    Draws repeat as without a graph: replaying takes seed and position from torch's generator.
+    Losses are close to those without a graph and not the same: `python -m tests.bench.cuda` compares them.
     """
     model.train()
     batch, c = x.clone(), torch.zeros((), device=x.device)
