@@ -75,8 +75,8 @@ class Bedside(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
 
     @property
     def length(self) -> int:
-        """Numbers of one input: beat, typical beat, RR."""
-        return 2 * self.samples + 1
+        """Numbers of one input: beat, typical beat, RR, pauses."""
+        return 2 * self.samples + 2
 
 
 class ImageContract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="image"):

@@ -17,13 +17,17 @@ them may be an alert.
 A model input (`beats.Bedside`) is the beat, the typical beat, and the RR interval against the recent ones:
 
     beat      T + (x - T) (USUAL / d)^RELATIVE, in units of T's amplitude: x the window, shifted by up to `align_s` to
-              where it lies nearest to T; d the usual deviation. Who deviates much as a rule is given more room.
+              where it lies nearest to T; x - T without its parabola of least squares, which is the baseline's wander;
+              d the usual deviation. Who deviates much as a rule is given more room.
     typical   T in units of its amplitude
     rr        log(RR / median of the recent RR) / (LEAST_IRREGULARITY + their median absolute deviation), limited
+    pauses    share of the recent time (40 RR) that passed in RR intervals of 2 s or more: the one absolute number. A
+              patient whose every beat is ill has an ill typical beat, and is told by nothing that is relative to it.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 
@@ -38,8 +42,11 @@ LEAST_DEVIATION = 0.003
 LEAST_AMPLITUDE = 1e-3  # millivolts
 RELATIVE = 0.6
 LEAST_IRREGULARITY = 0.1  # added to the median absolute deviation of log RR
-RR_LIMITS = (-12.0, 2.3)  # of the ratio; a long interval tells little: beats after a pause are normal
-RR_WEIGHT = 0.45  # a beat 20 % early in a regular rhythm then weighs about 1, where a typical beat's energy is 3
+RR_LIMITS = (-12.0, 0.5)  # of the ratio; a long interval tells little: beats after a pause are normal
+RR_WEIGHT = 0.78  # a beat 12 % early in a regular rhythm then weighs about 1, where a typical beat's energy is 3
+PAUSE_MS = 2000.0  # the clinic's limit of a sinus pause; in DS1 only 207 and 208 have any, 22 beats near one
+LONGEST_PAUSE_MS = 10_000.0  # what is longer is rather a gap in the signal, and counts as this
+PAUSE_WEIGHT = 5.0  # three pauses of 3 s among 40 beats at 60/min then weigh about 1
 LEAST_RR_MS = 100.0
 SET_BACK_MS = 60_000  # a beat so much older than the newest is no repeat: the sender's clock was set back
 MAX_LEADS = 12  # of one patient; then the one longest silent goes (a record of the topic has a largest size)
@@ -137,10 +144,9 @@ def see(patient: Patient, window: np.ndarray, beat: Beat, contract: Bedside) -> 
     if new and not patient.learned:
         _learn(patient, window, beat, contract)
     typical = window[spare : spare + samples] if patient.typical is None else patient.typical
-    away = _moves(window, samples, spare) - typical
+    away = _without_trend(_moves(window, samples, spare) - typical)
     errors = np.einsum("ij,ij->i", away, away)  # says nothing where a beat of huge numbers overflows
     best = int(errors.argmin())
-    nearest = window[best : best + samples]
     amplitude = max(float(typical.max() - typical.min()), LEAST_AMPLITUDE)
     deviation = (float(errors[best]) / samples) ** 0.5 / amplitude
     if new:
@@ -150,22 +156,21 @@ def see(patient: Patient, window: np.ndarray, beat: Beat, contract: Bedside) -> 
     row = np.empty(contract.length, np.float32)
     row[samples : 2 * samples] = typical / np.float32(amplitude)
     row[:samples] = row[samples : 2 * samples] + away[best] * np.float32(room / amplitude)
-    row[2 * samples :] = _rr(patient, beat, contract)
+    row[2 * samples :] = _rr(patient, beat, contract), _pauses(beat)
     if new:
         patient.count += 1
         patient.last_ms = beat.r_time_ms
         if patient.learned:
-            _follow(patient, nearest, deviation, window, contract)
+            _follow(patient, away[best], deviation, window, contract)
     return row
 
 
-def _follow(patient: Patient, nearest: np.ndarray, deviation: float, window: np.ndarray, contract: Bedside) -> None:
+def _follow(patient: Patient, away: np.ndarray, deviation: float, window: np.ndarray, contract: Bedside) -> None:
     """Move the typical beat a little towards a beat within the gate; learn it anew where there have been too few."""
     inside = deviation < contract.gate * max(patient.deviation, LEAST_DEVIATION)
     patient.accepted += (inside - patient.accepted) / ACCEPTED_OVER
-    if inside:
-        typical = patient.typical
-        patient.typical = typical + np.float32(contract.follow) * (nearest - typical)
+    if inside and patient.typical is not None:
+        patient.typical = patient.typical + np.float32(contract.follow) * away
         further = 1 if deviation > patient.deviation else -1
         patient.deviation *= 1 + contract.follow * further  # follows the median of the accepted
     if patient.accepted >= LEAST_ACCEPTED:
@@ -190,6 +195,18 @@ def _moves(window: np.ndarray, samples: int, spare: int) -> np.ndarray:
     """A window at all places that it can be moved to, float32[2 spare + 1, samples]; a view, to be read alone."""
     step = window.strides[0]
     return np.ndarray((2 * spare + 1, samples), window.dtype, window, strides=(step, step))
+
+
+def _without_trend(rows: np.ndarray) -> np.ndarray:
+    """Rows less their parabolas of least squares, float32[n, samples]."""
+    trends = _trends(rows.shape[1])
+    return rows - (rows @ trends) @ trends.T
+
+
+@cache
+def _trends(samples: int) -> np.ndarray:
+    """An orthonormal basis of the parabolas over a window, float32[samples, 3]."""
+    return np.linalg.qr(np.linspace(-1, 1, samples)[:, None] ** np.arange(3))[0].astype(np.float32)
 
 
 def _learn(patient: Patient, window: np.ndarray, beat: Beat, contract: Bedside) -> None:
@@ -235,6 +252,13 @@ def _rr(patient: Patient, beat: Beat, contract: Bedside) -> float:
         irregularity += _median([abs(one - middle) for one in earlier])
     ratio = (last - _median(earlier[-contract.recent_rr :])) / irregularity
     return RR_WEIGHT * min(max(ratio, RR_LIMITS[0]), RR_LIMITS[1])
+
+
+def _pauses(beat: Beat) -> float:
+    """The share of the recent time that passed in pauses, weighed."""
+    intervals = np.minimum(beat.rr_ms[-contracts.RR_HISTORY :], LONGEST_PAUSE_MS)
+    paused = float(intervals[intervals >= PAUSE_MS].sum())
+    return PAUSE_WEIGHT * paused / float(intervals.sum()) if paused else 0.0
 
 
 def _median(values: list[float]) -> float:

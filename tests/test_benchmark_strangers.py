@@ -100,12 +100,12 @@ def test_the_noise_has_the_power_that_the_ratio_names(snr_db: float):
 
 def test_the_input_s_own_numbers_rise_with_deviation_and_prematurity():
     data = record_beats(record(), Bedside(learn_s=10.0), ["N"])
-    x = data.x[:4].copy()
+    x = np.repeat(data.x[:1], 4, axis=0)
     samples = Bedside().samples
     x[1, :samples] += 0.5
-    x[2, -1] -= 3
+    x[2, -2] -= 3
     x[3, :samples] += 0.5
-    x[3, -1] -= 3
+    x[3, -2] -= 3
     plain, deviates, early, both = strangers._two_numbers(x, data.x)
     assert plain < min(deviates, early) <= max(deviates, early) < both
 
@@ -127,7 +127,7 @@ def test_beats_before_the_typical_beat_is_learned_are_no_part_of_the_data():
 
 def test_of_the_beats_found_and_missed_the_one_with_the_median_score_is_shown():
     many = beats({"200": "NVVVVVV", "100": "NNNNNNV"})
-    x = np.arange(14 * 9, dtype=np.float32).reshape(14, 9)  # four samples, their typical beat, RR
+    x = np.arange(14 * 10, dtype=np.float32).reshape(14, 10)  # four samples, their typical beat, RR, pauses
     score = np.arange(14.0)
     shown = strangers.examples(many, x, score, threshold=3.5)
     assert list(shown) == ["200", "100"]

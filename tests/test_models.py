@@ -15,6 +15,7 @@ from training.models import (
     parts,
     segment_model,
     unit_latents,
+    with_made_up_ectopics,
 )
 
 torch.set_num_threads(1)
@@ -118,7 +119,7 @@ def test_the_parts_of_a_model_have_the_names_that_checkpoints_use() -> None:
 
 def bedside_inputs(count: int = 5) -> torch.Tensor:
     torch.manual_seed(2)
-    return torch.randn(count, 189)
+    return torch.randn(count, 190)
 
 
 def test_a_bedside_reconstruction_is_the_typical_beat_and_what_is_decoded() -> None:
@@ -139,15 +140,35 @@ def test_a_beat_equal_to_its_typical_beat_has_no_error_but_what_is_decoded() -> 
     with torch.no_grad():
         mean, nse = Serving(model)(x)
         decoded = model.decoder(mean)
-        error = decoded[:, :94].square().sum(dim=1) + (x[:, 188] - decoded[:, 94]).square()
+        error = decoded[:, :94].square().sum(dim=1) + (x[:, 188:] - decoded[:, 94:]).square().sum(dim=1)
     torch.testing.assert_close(nse, error / x.square().sum(dim=1))
 
 
-def test_the_bedside_encoder_sees_deviation_typical_beat_and_rr() -> None:
+def test_made_up_ectopics_change_a_share_of_the_beats_and_nothing_else_of_them() -> None:
+    x = bedside_inputs(2000)
+    seen = with_made_up_ectopics(x, 0.25, 125.0)
+    assert torch.equal(seen[:, 94:188], x[:, 94:188]) and torch.equal(seen[:, 189], x[:, 189])
+    changed = (seen[:, :94] != x[:, :94]).any(dim=1)
+    assert (seen[changed, 188] < x[changed, 188]).all() and torch.equal(seen[~changed], x[~changed])
+    assert abs(changed.float().mean() - 0.25) < 0.04
+    added = (seen - x)[changed, :94]
+    assert 0.1 < added.abs().amax(dim=1).median() < 0.8
+    assert added.abs().max() <= 1.6
+
+
+def test_a_denoising_model_draws_the_beat_and_not_what_the_encoder_saw() -> None:
+    model, x = bedside_model().eval(), bedside_inputs()
+    torch.manual_seed(3)
+    y, mean, _ = model(x, seen := with_made_up_ectopics(x, 1.0, 125.0))
+    torch.testing.assert_close(mean, model.encode(seen)[0])
+    torch.testing.assert_close(parts(y, 94)[1], parts(x, 94)[1])
+
+
+def test_the_bedside_encoder_sees_deviation_typical_beat_rr_and_pauses() -> None:
     model, x = bedside_model().eval(), bedside_inputs(1)
     with torch.no_grad():
         before = model.encode(x)[0]
-        for column in (50, 140, 188):
+        for column in (50, 140, 188, 189):
             changed = x.clone()
             changed[0, column] += 3
             assert not torch.allclose(model.encode(changed)[0], before, atol=1e-5), column

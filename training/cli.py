@@ -8,7 +8,19 @@ from ecgwatch.config import Settings
 from ecgwatch.errors import ConfigError
 from training.parameters import CLASSES, Parameters, defaults
 
-_NUMBERS = ("latent", "beta", "capacity", "epochs", "cooldown", "references", "perplexity", "peers", "seed")
+_NUMBERS = (
+    "latent",
+    "filters",
+    "denoise",
+    "beta",
+    "capacity",
+    "epochs",
+    "cooldown",
+    "references",
+    "perplexity",
+    "peers",
+    "seed",
+)
 _HEARTBEATS_ONLY = ("csv", "split", "contract", "rr_window", "keep_mixed_windows")
 
 
@@ -49,6 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for name, kind, text in (
         ("latent", int, "latent size"),
+        ("filters", int, "of the TCN"),
+        ("denoise", float, "share of training beats that the encoder sees with made-up ectopic waves (bedside)"),
         ("beta", float, "beta of eq. 1, above 0"),
         ("capacity", float, "C at the end, nats"),
         ("epochs", int, "passes over the data"),
@@ -95,7 +109,7 @@ def parameters(args: argparse.Namespace) -> Parameters:
     if args.contract == "segment" and default.contract == "bedside":
         default = Parameters()
     numbers = {name: getattr(default if getattr(args, name) is None else args, name) for name in _NUMBERS}
-    for name in ("beta", "latent", "epochs", "references", "peers"):
+    for name in ("beta", "latent", "filters", "epochs", "references", "peers"):
         if not numbers[name] > 0:
             raise ConfigError(f"--{name} must be above 0")
     if not numbers["references"] > numbers["peers"]:

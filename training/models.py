@@ -29,6 +29,8 @@ IMAGE_SIDE = 28
 IMAGE_FILTERS = 32
 IMAGE_FEATURES = 128
 BEDSIDE_HIDDEN = 128
+EARLIEST = 4.0  # a beat half as long after the one before as usual
+RHYTHM = 2  # numbers of a bedside input after its two windows: RR ratio, pauses
 
 
 class ResidualBlock(nn.Module):
@@ -89,22 +91,22 @@ class TCN(nn.Module):
 
 
 class BedsideEncoder(nn.Module):
-    """TCN over deviation and typical beat, joined with the RR ratio: bedside input [n, length] -> [n, filters]."""
+    """TCN over deviation and typical beat, joined with RR and pauses: bedside input [n, length] -> [n, filters]."""
 
     def __init__(self, samples: int, filters: int = FILTERS, dropout: float = DROPOUT) -> None:
         super().__init__()
         self.samples = samples
         self.tcn = TCN(filters, dropout, channels=2)
-        self.join = nn.Sequential(nn.Linear(filters + 1, filters), nn.ReLU())
+        self.join = nn.Sequential(nn.Linear(filters + RHYTHM, filters), nn.ReLU())
 
     def forward(self, x: Tensor) -> Tensor:
-        beat, typical, rr = parts(x, self.samples)
+        beat, typical, rhythm = parts(x, self.samples)
         h = self.tcn(torch.stack([beat - typical, typical], dim=1))
-        return self.join(torch.cat([h, rr], dim=1))
+        return self.join(torch.cat([h, rhythm], dim=1))
 
 
 class BedsideDecoder(nn.Module):
-    """[n, latent] -> deviation from the typical beat and RR ratio, [n, samples + 1]."""
+    """[n, latent] -> deviation from the typical beat, RR ratio and pauses, [n, samples + 2]."""
 
     def __init__(self, latent: int, samples: int) -> None:
         super().__init__()
@@ -113,7 +115,7 @@ class BedsideDecoder(nn.Module):
             nn.ReLU(),
             nn.Linear(BEDSIDE_HIDDEN, BEDSIDE_HIDDEN),
             nn.ReLU(),
-            nn.Linear(BEDSIDE_HIDDEN, samples + 1),
+            nn.Linear(BEDSIDE_HIDDEN, samples + RHYTHM),
         )
 
     def forward(self, z: Tensor) -> Tensor:
@@ -121,7 +123,7 @@ class BedsideDecoder(nn.Module):
 
 
 def parts(x: Tensor, samples: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Split bedside inputs: beat and typical beat, [n, samples], and RR ratio, [n, 1]."""
+    """Split bedside inputs: beat and typical beat, [n, samples], and RR ratio with pauses, [n, 2]."""
     return x[:, :samples], x[:, samples : 2 * samples], x[:, 2 * samples :]
 
 
@@ -221,9 +223,12 @@ class BetaVAE(nn.Module):
         """Return the reconstruction of x, [n, length], from z, [n, latent]."""
         return self.decoder(z)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return a reconstruction through a sampled z (algorithm 1), mean and log variance."""
-        mean, log_variance = self.encode(x)
+    def forward(self, x: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a reconstruction through a sampled z (algorithm 1), mean and log variance.
+
+        seen: what the encoder sees in the place of x.
+        """
+        mean, log_variance = self.encode(x if seen is None else seen)
         z = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
         return self.decode(z, x), mean, log_variance
 
@@ -237,7 +242,7 @@ class BedsideVAE(BetaVAE):
 
     def decode(self, z: Tensor, x: Tensor) -> Tensor:
         decoded = self.decoder(z)
-        samples = decoded.shape[1] - 1
+        samples = decoded.shape[1] - RHYTHM
         typical = parts(x, samples)[1]
         return torch.cat([typical + decoded[:, :samples], typical, decoded[:, samples:]], dim=1)
 
@@ -265,22 +270,45 @@ def image_model(latent: int = 10) -> BetaVAE:
     )
 
 
-def bedside_model(length: int = 189, latent: int = 4) -> BetaVAE:
+def bedside_model(length: int = 190, latent: int = 4, filters: int = FILTERS) -> BetaVAE:
     """Make the model of heartbeats relative to their patient."""
-    samples = (length - 1) // 2
+    samples = (length - RHYTHM) // 2
     return BedsideVAE(
-        BedsideEncoder(samples),
-        nn.Linear(FILTERS, latent),
-        nn.Linear(FILTERS, latent),
+        BedsideEncoder(samples, filters),
+        nn.Linear(filters, latent),
+        nn.Linear(filters, latent),
         BedsideDecoder(latent, samples),
     )
+
+
+def with_made_up_ectopics(x: Tensor, share: float, fs_hz: float) -> Tensor:
+    """Return bedside inputs, [n, length], a share of them with an ectopic beat's waves added, and early.
+
+    Two Gaussian waves of random place, width (15 to 75 ms) and height (up to .8 of the typical beat's amplitude), about
+    as wide as waves of the ECG are; an RR ratio lower by up to EARLIEST. The encoder sees them and the beat to be drawn
+    has none (a denoising autoencoder, Vincent et al. 2008): so the decoder learns to draw normal beats, whatever it is
+    shown.
+    """
+    count, samples = len(x), (x.shape[1] - RHYTHM) // 2
+    at_s = torch.arange(samples, device=x.device) / fs_hz
+    added = torch.zeros(count, samples, device=x.device)
+    for _ in range(2):
+        centre, width, height = (torch.rand(count, 1, device=x.device) for _ in range(3))
+        wave = torch.exp(-0.5 * ((at_s - at_s[-1] * (0.2 + 0.6 * centre)) / (0.015 + 0.06 * width)) ** 2)
+        added = added + 0.8 * (2 * height - 1) * wave
+    chosen = torch.rand(count, 1, device=x.device) < share
+    early = -EARLIEST * torch.rand(count, 1, device=x.device)
+    changed = torch.cat([added, torch.zeros_like(added), early, torch.zeros_like(early)], dim=1)
+    return x + changed * chosen
 
 
 def make(parameters: Parameters, length: int) -> BetaVAE:
     """Make the model that parameters name; length: of its inputs."""
     if parameters.dataset != "arrhythmia":
         return image_model(parameters.latent)
-    return (bedside_model if parameters.contract == "bedside" else segment_model)(length, parameters.latent)
+    if parameters.contract == "bedside":
+        return bedside_model(length, parameters.latent, parameters.filters)
+    return segment_model(length, parameters.latent)
 
 
 @torch.no_grad()

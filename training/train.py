@@ -17,9 +17,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
+from ecgwatch.beats import Bedside
 from ecgwatch.errors import ConfigError
 from training.losses import beta_vae_loss, capacity
-from training.models import BetaVAE, make
+from training.models import BetaVAE, make, with_made_up_ectopics
 from training.parameters import Parameters
 
 COOLING = 0.1  # share of the learning rate in the cool-down
@@ -120,8 +121,9 @@ def _step(
     """
 
     def step(x: torch.Tensor, c: float | torch.Tensor) -> torch.Tensor:
+        seen = with_made_up_ectopics(x, parameters.denoise, Bedside().fs_hz) if parameters.denoise else None
         with torch.autocast(x.device.type, torch.bfloat16, enabled=parameters.precision == "bfloat16"):
-            outputs = model(x)
+            outputs = model(x, seen)
         y, mean, log_variance = (output.float() for output in outputs)
         losses = beta_vae_loss(x, y, mean, log_variance, parameters.beta, c)
         optimizer.zero_grad()

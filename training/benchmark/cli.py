@@ -48,6 +48,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     strangers.add_argument(
         "--out", type=Path, default=Path("docs/strangers"), metavar="DIR", help="tables (default: %(default)s)"
     )
+    folds = _kind(kinds, "folds", _folds, "settings of the default model, cross-validated over DS1's patients")
+    folds.add_argument(
+        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="other than the default's, as filters=32 denoise=0"
+    )
+    folds.add_argument("--seed", type=int, default=0, help="of training; default: %(default)s")
+    folds.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="folds at once, one core each")
+    folds.add_argument("--data", type=Path, metavar="DIR", help="data directory (default: [data] directory)")
+    folds.add_argument(
+        "--out", type=Path, default=Path("docs/strangers/folds.csv"), metavar="FILE", help="default: %(default)s"
+    )
     for one in (placement, crowd):
         one.add_argument(
             "--dataset", nargs="+", choices=DATASETS, default=DATASETS, metavar="SET", help="default: %(default)s"
@@ -160,6 +170,13 @@ def _strangers(args: argparse.Namespace, settings: Settings) -> None:
         rows = strangers.robustness(bundles.load(args.runs[0] / "bundle"), directory)
         strangers.write_csv(args.out / "robustness.csv", rows)
     _write(args.out / "tables.md", parts)
+
+
+def _folds(args: argparse.Namespace, settings: Settings) -> None:
+    from training.benchmark import folds
+
+    candidate = folds.candidate(args.set, args.seed)
+    folds.run(candidate, args.data or Path(settings.data.directory), args.out, args.jobs)
 
 
 def _references(args: argparse.Namespace, settings: Settings) -> None:

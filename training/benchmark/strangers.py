@@ -195,9 +195,9 @@ def _two_numbers(x: np.ndarray, normal: np.ndarray) -> np.ndarray:
     """Tail probability of the deviation and half that of prematurity, as the floor, from the bedside input."""
     numbers = []
     for one in (x, normal):
-        samples = (one.shape[1] - 1) // 2
+        samples = one.shape[1] // 2 - 1
         deviation = np.square(one[:, :samples] - one[:, samples : 2 * samples]).mean(axis=1)
-        numbers.append((deviation, -one[:, -1]))
+        numbers.append((deviation, -one[:, 2 * samples]))
     (deviation, early), (usual_deviation, usual_early) = numbers
     return floor.surprise(deviation, usual_deviation) + floor.surprise(early, usual_early) / 2
 
@@ -360,7 +360,7 @@ def examples(beats: Beats, x: np.ndarray, score: np.ndarray, threshold: float) -
 
     Of the records with most abnormal beats; of those found, and of those missed, the one with the median score.
     """
-    samples = (x.shape[1] - 1) // 2
+    samples = x.shape[1] // 2 - 1
     abnormal = beats.classes != "N"
     names, counts = np.unique(beats.records[abnormal], return_counts=True)
     shown = {}
@@ -372,7 +372,9 @@ def examples(beats: Beats, x: np.ndarray, score: np.ndarray, threshold: float) -
                 chosen = rows[np.argsort(score[rows], kind="stable")[len(rows) // 2]]
                 drawn.setdefault("typical beat", x[chosen, samples : 2 * samples])
                 share = f"{len(rows)} of {len(there)}"
-                drawn[f"{beats.classes[chosen]}, {what} ({share}), RR {x[chosen, -1]:+.1f}"] = x[chosen, :samples]
+                drawn[f"{beats.classes[chosen]}, {what} ({share}), RR {x[chosen, 2 * samples]:+.1f}"] = x[
+                    chosen, :samples
+                ]
         shown[name] = drawn
     return shown
 

@@ -1,0 +1,66 @@
+"""Cross-validation over patients."""
+
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ecgwatch.beats import Bedside
+from ecgwatch.errors import ConfigError
+from training.benchmark import folds
+from training.datasets.dataset import Dataset
+from training.parameters import CLASSES
+
+SAMPLES = Bedside().samples
+RNG = np.random.default_rng(0)
+
+
+def patients(count: int, abnormal_by: float) -> Dataset:
+    """As many patients of 60 normal and 10 ventricular beats, which deviate by so much from the typical one."""
+    each, rows = 70, []
+    for _ in range(count * each):
+        rows.append(np.concatenate([np.sin(np.arange(SAMPLES) / 9)] * 2 + [np.zeros(2)]))
+    x = np.array(rows, np.float32)
+    x[:, :SAMPLES] += 0.05 * RNG.normal(size=(len(x), SAMPLES))
+    classes = np.array((["N"] * 60 + ["V"] * 10) * count)
+    x[classes == "V", 20:40] += abnormal_by
+    names = np.repeat([f"p{number}" for number in range(count)], each)
+    kinds = CLASSES["arrhythmia"]
+    return Dataset(x, classes, names, np.arange(len(x)), np.ones(len(x), bool), {}, kinds)
+
+
+SMALL = replace(folds.candidate(["filters=4", "references=40", "peers=5", "perplexity=5"], 0), batch=20)
+
+
+def test_patients_never_seen_are_told_apart_where_they_differ_and_only_there():
+    found = folds.cross_validate(SMALL, patients(4, 1.0))
+    assert min(found.s, found.s_of_v, found.median, found.lowest, found.energy) > 0.95
+    same = folds.cross_validate(SMALL, patients(4, 0.0))
+    assert 0.3 < same.s < 0.7 and 0.3 < same.energy < 0.7
+
+
+def test_a_class_that_no_beat_has_is_an_empty_cell():
+    assert np.isnan(folds.cross_validate(SMALL, patients(4, 1.0)).s_of_f)
+
+
+def test_a_candidate_is_the_default_with_what_is_set():
+    found = folds.candidate(["filters=32", "denoise=0"], 3)
+    assert (found.filters, found.denoise, found.seed) == (32, 0.0, 3)
+    assert folds.key(found) != folds.key(folds.candidate([], 3))
+
+
+@pytest.mark.parametrize("wrong", ["colour=1", "filters=many", "filters"])
+def test_what_cannot_be_tried_is_refused_by_name(wrong: str):
+    with pytest.raises(ConfigError, match=wrong.partition("=")[0]):
+        folds.candidate([wrong], 0)
+
+
+def test_a_row_is_appended_once(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "folds.csv"
+    monkeypatch.setattr(folds.arrhythmia, "load", lambda *_: patients(4, 1.0))
+    folds.run(SMALL, tmp_path, file, 1)
+    folds.run(SMALL, tmp_path, file, 1)
+    rows = list(csv.DictReader(file.read_text().splitlines()))
+    assert len(rows) == 1 and float(rows[0]["s"]) > 0.95 and rows[0]["filters"] == "4"
+    assert f"{file} holds it" in capsys.readouterr().out

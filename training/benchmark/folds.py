@@ -1,0 +1,164 @@
+"""Cross-validation over DS1's patients: how settings of the default model are chosen; DS2 has no part in it.
+
+    ecgwatch benchmark folds --set filters=32 denoise=0     # appends a row to docs/strangers/folds.csv
+
+Four folds of patients. Of each fold a model is trained on the normal beats of the other folds' patients, which also
+give the map its references; the held-out patients' beats after the first five minutes are scored. A row holds the AUROC
+of all folds' beats together, N against the rest, beside what was tried.
+"""
+
+import csv
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ecgwatch.beats import Bedside
+from ecgwatch.errors import ConfigError
+from ecgwatch.scorer import Model
+from training import export, reference_map
+from training.benchmark.auroc import auroc
+from training.benchmark.tables import scaled
+from training.calibrate import ALPHA
+from training.datasets import arrhythmia
+from training.datasets.dataset import Dataset
+from training.parameters import BEDSIDE, Parameters
+from training.train import fit, seed_all
+
+FOLDS = 4
+QUICK = (3, 1)  # epochs and cool-down of a candidate
+TRIED = (
+    "latent",
+    "filters",
+    "capacity",
+    "beta",
+    "denoise",
+    "epochs",
+    "cooldown",
+    "references",
+    "perplexity",
+    "peers",
+    "seed",
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """AUROC of a candidate's terms; of S also by class against N, its median over patients and the lowest of them.
+
+    energy: of what the input deviates from the typical beat and the rhythm, a score that needs no training.
+    """
+
+    nse: float
+    d: float
+    s: float
+    s_of_s: float
+    s_of_v: float
+    s_of_f: float
+    median: float
+    lowest: float
+    energy: float
+
+
+def candidate(given: Sequence[str], seed: int) -> Parameters:
+    """Return the default's parameters, trained for QUICK epochs, with those of `given`, name=value, in their place.
+
+    Raises ConfigError for a name that is none of TRIED, or a value that is no number.
+    """
+    base = replace(BEDSIDE, seed=seed, epochs=QUICK[0], cooldown=QUICK[1])
+    values = {}
+    for one in given:
+        name, _, value = one.partition("=")
+        if name not in TRIED:
+            raise ConfigError(f"--set {one}: what can be tried is {', '.join(TRIED)}")
+        try:
+            values[name] = type(getattr(base, name))(value)
+        except ValueError:
+            raise ConfigError(f"--set {one}: not a number") from None
+    return replace(base, **values)
+
+
+def run(parameters: Parameters, directory: Path, file: Path, jobs: int) -> None:
+    """Cross-validate a candidate, unless the CSV file holds it, and append its row; directory: the data directory."""
+    if key(parameters) in _done(file):
+        print(f"{file} holds it")
+        return
+    beats = arrhythmia.load(directory / "mitdb", Bedside(), ["N"], arrhythmia.ELIGIBLE_DS1)
+    row = asdict(cross_validate(parameters, beats, jobs))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = not file.exists()
+    with file.open("a", newline="", encoding="utf-8") as opened:
+        writer = csv.writer(opened, lineterminator="\n")
+        if new:
+            writer.writerow([*TRIED, *row])
+        writer.writerow([*key(parameters), *(f"{value:.4f}" for value in row.values())])
+    print(", ".join(f"{name} {value:.4f}" for name, value in row.items()))
+
+
+def cross_validate(parameters: Parameters, beats: Dataset, jobs: int = 1) -> Row:
+    """Return a candidate's figures; beats: bedside inputs of DS1's patients."""
+    patients = np.unique(beats.records)
+    held_out = [np.isin(beats.records, patients[start::FOLDS]) for start in range(FOLDS)]
+    terms = np.empty((3, len(beats)))
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        for rows, found in zip(held_out, pool.map(_fold, [parameters] * FOLDS, [beats] * FOLDS, held_out), strict=True):
+            terms[:, rows] = found
+    nse, d, s = terms
+    abnormal = beats.classes != "N"
+
+    def figure(score: np.ndarray, rows: np.ndarray) -> float:
+        both = 0 < abnormal[rows].sum() < rows.sum()
+        return float(auroc(score[rows], abnormal[rows])[0]) if both else float("nan")
+
+    every = np.ones(len(beats), bool)
+    by_class = {kind: figure(s, np.isin(beats.classes, ["N", kind])) for kind in "SVF"}
+    of_patients = [beats.records == one for one in patients]
+    each = [figure(s, rows) for rows in of_patients if 0 < abnormal[rows].sum() < rows.sum()]
+    pictured = (beats.x.shape[1] - 2) // 2
+    away = np.square(beats.x[:, :pictured] - beats.x[:, pictured : 2 * pictured]).sum(axis=1)
+    energy = away + np.square(beats.x[:, 2 * pictured :]).sum(axis=1)
+    return Row(
+        nse=figure(nse, every),
+        d=figure(d, every),
+        s=figure(s, every),
+        s_of_s=by_class["S"],
+        s_of_v=by_class["V"],
+        s_of_f=by_class["F"],
+        median=float(np.median(each)),
+        lowest=min(each),
+        energy=figure(energy, every),
+    )
+
+
+def _fold(parameters: Parameters, beats: Dataset, held_out: np.ndarray) -> np.ndarray:
+    """NSE, D and S of the held-out patients' beats, float64[3, n]."""
+    torch.set_num_threads(1)
+    train = np.flatnonzero(~held_out & (beats.classes == "N") & beats.clean)
+    with tempfile.TemporaryDirectory() as folder:
+        model = fit(beats.x[train], beats.x[train[::10]], parameters, Path(folder), torch.device("cpu"))
+    seed_all(parameters.seed, 0)
+    encoder = Model(export.to_onnx(model, beats.x.shape[1]), "cpu", 1)
+    chosen = train[reference_map.choose(beats.records[train], parameters.references, parameters.seed)]
+    the_map = reference_map.undrawn(encoder.run(beats.x[chosen])[0], parameters.perplexity, parameters.peers)
+    latents, nse = encoder.run(beats.x[held_out])
+    distance = the_map.distance(latents)
+    normal = (beats.classes == "N")[held_out]
+    s = ALPHA * scaled(nse, nse[normal]) + (1 - ALPHA) * scaled(distance, distance[normal])
+    return np.stack([nse.astype(float), distance, s])
+
+
+def key(parameters: Parameters) -> tuple[str, ...]:
+    """Return what a row is told by: the values of TRIED."""
+    return tuple(f"{getattr(parameters, name):g}" for name in TRIED)
+
+
+def _done(file: Path) -> set[tuple[str, ...]]:
+    if not file.exists():
+        return set()
+    with file.open(encoding="utf-8") as opened:
+        return {tuple(row[: len(TRIED)]) for row in csv.reader(opened)}
