@@ -1,13 +1,13 @@
 """Scores that a trained beta-VAE gives without a t-SNE map, and, beside them, the one with it."""
 
-import warnings
+from functools import cache
 
 import numpy as np
-from scipy.spatial import cKDTree
 from sklearn.neighbors import NearestNeighbors
 
 from ecgwatch.scorer import scaled
 from training import calibrate, reference_map
+from training.benchmark import placements
 from training.benchmark.baselines import classical
 from training.benchmark.baselines.points import Encoded, Points, Scored
 
@@ -83,13 +83,10 @@ def _frozen(encoded: Encoded, references: np.ndarray) -> tuple[np.ndarray, np.nd
     return frozen.distance(encoded.test), frozen.distance(encoded.held_out)
 
 
+@cache  # S and D ask for the same map
 def _umap(points: Points, neighbours: int) -> tuple[np.ndarray, np.ndarray]:
     """D of the test and of the held-out points, float64[.] each."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that there is no tensorflow, that a fixed seed means one thread
-        from umap import UMAP
-
-        made = UMAP(n_neighbors=neighbours, random_state=points.seed).fit(points.latents.references)
-        test, held_out = made.transform(points.latents.test), made.transform(points.latents.held_out)
-    tree = cKDTree(made.embedding_)
-    return tree.query(test)[0], tree.query(held_out)[0]
+    latents = points.latents
+    among = placements.Points(latents.references, latents.held_out, latents.test, neighbours, points.seed)
+    placed = placements.umap(among)
+    return placed.test[:, 0], placed.scale[:, 0]

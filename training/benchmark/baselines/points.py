@@ -30,7 +30,7 @@ class Encoded:
     cooldown: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # hashed as itself, for caches
 class Points:
     """Normal training points, held-out normal ones (loss curves and scales alone) and test points, float32[., length].
 
