@@ -34,13 +34,16 @@ methods have the same training points, the same held-out normal points and all t
 - Tuning: at most three settings a method, each fitted once to {TUNING_POINTS:,} training beats of the task
   '{TUNED_ON} anomalous'; kept is the one that best tells held-out normal beats from abnormal ones of the training part
   ([baselines-tuning.csv](baselines-tuning.csv)). The choice uses labels, no test beats. Rows of saved runs share a
-  beta-VAE (latent 20, beta .01, 50 + 6 epochs), whose numbers were chosen in a like way before, with more trials.
-- Training: the epochs in `note`, batch 100, Adam 1e-3 (the GAN: its own rate), the last tenth at a tenth of the rate.
+  beta-VAE (latent 20, beta .01, 50 + 6 epochs, all training beats), whose numbers were chosen in a like way before,
+  with more trials.
+- Training: the epochs in `note`, batch 100, Adam 1e-3 (the GAN: its own rate), the last tenth at a tenth of the rate;
+  the DBN: scikit-learn's contrastive divergence at its rate of .1 throughout.
 - {UNVERIFIED} (`*`): a loss curve ([baselines-curves.csv](baselines-curves.csv)) has fewer than {LEAST_EPOCHS} epochs,
   or, the cool-down left out, the mean of its last fifth differs by more than {SAME:.0%} from the fifth before.
 - Shortened (`°`): trained with `--most` on a part of the points, as the note says. A call without it trains on all.
 - Maps hold 5,000 references, as the paper's do, where the row does not say all; S joins NSE and D with alpha 1/2 on
   scaled terms, no label used.
+- Seconds: wall clock on two cores shared with much other work, tuning left out; for orientation only.
 - Empty: not computed. GAN-AD (an LSTM GAN, then a gradient search of the latents of every test point) was left out for
   time."""
 
