@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 from ecgwatch.config import Settings
 from ecgwatch.errors import ConfigError
+from training.parameters import CLASSES
 
 DATASETS = ("arrhythmia", "mnist", "fashion-mnist")
 PRECISIONS = ("float32", "bfloat16")
@@ -57,6 +59,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     folds.add_argument("--data", type=Path, metavar="DIR", help="data directory (default: [data] directory)")
     folds.add_argument(
         "--out", type=Path, default=Path("docs/strangers/folds.csv"), metavar="FILE", help="default: %(default)s"
+    )
+    baselines = _kind(kinds, "baselines", _baselines, "other methods on the paper's ECG task, on the same points")
+    baselines.add_argument("--method", nargs="+", metavar="NAME", help="of the methods, those that begin so")
+    baselines.add_argument("--anomaly", nargs="+", choices=CLASSES["arrhythmia"], default=list(CLASSES["arrhythmia"]))
+    baselines.add_argument("--seed", nargs="+", type=int, default=[0], metavar="N", help="default: %(default)s")
+    baselines.add_argument("--epochs", type=int, default=15, help="of what is trained here; default: %(default)s")
+    baselines.add_argument("--most", type=int, metavar="N", help="points for what is trained here; default: all")
+    baselines.add_argument("--minutes", type=float, default=math.inf, help="begin no row after so many; default: all")
+    baselines.add_argument("--data", type=Path, metavar="DIR", help="data directory (default: [data] directory)")
+    baselines.add_argument(
+        "--runs", type=Path, default=Path("runs/release"), metavar="DIR", help="run folders (default: %(default)s)"
+    )
+    baselines.add_argument("--tables-only", action="store_true", help="compute nothing; the page of what is there")
+    baselines.add_argument(
+        "--out", type=Path, default=Path("docs/benchmark"), metavar="DIR", help="tables (default: %(default)s)"
     )
     for one in (placement, crowd):
         one.add_argument(
@@ -177,6 +194,32 @@ def _folds(args: argparse.Namespace, settings: Settings) -> None:
 
     candidate = folds.candidate(args.set, args.seed)
     folds.run(candidate, args.data or Path(settings.data.directory), args.out, args.jobs)
+
+
+def _baselines(args: argparse.Namespace, settings: Settings) -> None:
+    import torch
+
+    from training import release
+    from training.benchmark.baselines import experiment, page
+    from training.benchmark.baselines.methods import METHODS
+    from training.datasets.read import read
+
+    wanted = tuple(args.method or [""])
+    names = [name for name in METHODS if name.startswith(wanted)]
+    if not names:
+        raise ConfigError(f"--method {' '.join(wanted)}: must begin one of {', '.join(METHODS)}")
+    file, rows = args.out / "baselines.csv", []
+    if not args.tables_only:
+        torch.set_num_threads(1)
+        beats = read(release.parameters(experiment.SPLIT), args.data or Path(settings.data.directory)).inputs
+        source = experiment.Source(beats, args.runs, args.epochs, args.most)
+        rows = experiment.run(source, args.out, names, args.anomaly, args.seed, args.minutes)
+    rows = rows or experiment.ordered(experiment.read_csv(file, experiment.Row))
+    if not rows:
+        raise ConfigError(f"--out {args.out} holds nothing to make a page of; run without --tables-only first")
+    experiment.write_csv(file, [*rows, *page.published_rows()])
+    tuning = experiment.read_csv(args.out / "baselines-tuning.csv", experiment.Tuning)
+    _write(args.out / "baselines.md", [page.page(rows, tuning)])
 
 
 def _references(args: argparse.Namespace, settings: Settings) -> None:

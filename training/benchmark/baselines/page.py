@@ -1,0 +1,150 @@
+"""Rows -> the page that stands beside them, with the published figures under their own protocol."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from training.benchmark.baselines.experiment import (
+    ANOMALIES,
+    DATASET,
+    SPLIT,
+    TUNED_ON,
+    TUNING_POINTS,
+    UNVERIFIED,
+    Row,
+    Tuning,
+)
+from training.benchmark.baselines.methods import METHODS
+from training.benchmark.baselines.points import LEAST_EPOCHS, SAME
+
+PUBLISHED = Path(__file__).parent.parent / "published.csv"  # AnoDM, under review for ICLR 2020, tables 1 and 2
+NOT_RUN = ("CapsNet, prediction probability", "CapsNet, reconstruction error", "AnoGAN", "ADGAN")
+OURS = "ecgwatch: S, 5,000 references"
+PROTOCOL = "one class anomalous, by beat"
+HEAD = f"""# Baselines
+
+Written by `ecgwatch benchmark baselines`. ECG: the paper's segment (187 samples), split by beat (patients and, in
+neighbouring beats, samples shared between training and test), each class once the anomaly and the others normal. All
+methods have the same training points, the same held-out normal points and all test points; AUROC.
+
+- Data: all normal beats of the training part. Where a method cannot take them all its row in
+  [baselines.csv](baselines.csv) says how many it took (`train_points`, `note`).
+- Tuning: at most three settings a method, each fitted once to {TUNING_POINTS:,} training beats of the task
+  '{TUNED_ON} anomalous'; kept is the one that best tells held-out normal beats from abnormal ones of the training part
+  ([baselines-tuning.csv](baselines-tuning.csv)). The choice uses labels, no test beats. Rows of saved runs share a
+  beta-VAE (latent 20, beta .01, 50 + 6 epochs, all training beats), whose numbers were chosen in a like way before,
+  with more trials.
+- Training: the epochs in `note`, batch 100, Adam 1e-3 (the GAN: its own rate), the last tenth at a tenth of the rate;
+  the DBN: scikit-learn's contrastive divergence at its rate of .1 throughout.
+- {UNVERIFIED} (`*`): a loss curve ([baselines-curves.csv](baselines-curves.csv)) has fewer than {LEAST_EPOCHS} epochs,
+  or, the cool-down left out, the mean of its last fifth differs by more than {SAME:.0%} from the fifth before.
+- Shortened (`°`): trained with `--most` on a part of the points, as the note says. A call without it trains on all.
+- Maps hold 5,000 references, as the paper's do, where the row does not say all; S joins NSE and D with alpha 1/2 on
+  scaled terms, no label used.
+- The paper's joint t-SNE map stands in [placement/tables.md](../placement/tables.md): on 5,000 test points and more of
+  the same tasks and models, not on all.
+- Seconds: wall clock on two cores shared with much other work, for orientation; without tuning, encoding and the
+  training of the runs.
+- Empty: not computed. GAN-AD (an LSTM GAN, then a gradient search of the latents of every test point) was left out for
+  time."""
+
+
+def page(rows: Sequence[Row], tuning: Sequence[Tuning]) -> str:
+    """Return the page, Markdown."""
+    parts = [HEAD, f"## ECG\n\n{table(rows)}\n\n{above(rows)}", f"## Settings\n\n{settings(tuning)}"]
+    parts.append(
+        "## Published, not run\n\nThe paper's tables 1 and 2 (`training/benchmark/published.csv`). It prints no ECG "
+        "figure of another method. **One class normal**: AnoGAN and ADGAN were trained on the one class and the nine "
+        f"others are the anomalies: another task, not to be ranked with the others.\n\n{published()}"
+    )
+    return "\n\n".join(parts)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return method x anomaly, mean of the seeds; complete methods first, the best mean on top."""
+    cells = {name: [_cell(rows, name, one) for one in ANOMALIES] for name in METHODS}
+    means = {name: float(np.mean([value for value, _ in of_method])) for name, of_method in cells.items()}
+    lines = [["method", "protocol", *ANOMALIES, "mean", "seconds"], ["---", "---"] + ["--:"] * (len(ANOMALIES) + 2)]
+    for name in sorted(METHODS, key=lambda one: -np.nan_to_num(means[one], nan=-1.0)):
+        shown = ["" if np.isnan(value) else f"{_short(value)}{mark}" for value, mark in cells[name]]
+        mean = "" if np.isnan(means[name]) else _short(means[name])
+        seconds = sum(row.seconds or 0 for row in rows if row.method == name)
+        lines.append([name, PROTOCOL, *shown, mean, f"{seconds:,.0f}" if any(shown) else ""])
+    paper = _published()
+    of_paper = [one for one in paper if one["dataset"] == "arrhythmia"]
+    for name in dict.fromkeys(one["method"] for one in of_paper):
+        found = {one["anomaly"]: _short(float(one["auroc"])) for one in of_paper if one["method"] == name}
+        said = f"{PROTOCOL}; published: alpha and beta chosen on the test set"
+        lines.append([name, said, *(found[one] for one in (*ANOMALIES, "mean")), ""])
+    return _markdown(lines)
+
+
+def above(rows: Sequence[Row]) -> str:
+    """Return which methods are above ecgwatch's own score, anomaly by anomaly and on the mean."""
+    found = {name: [_cell(rows, name, one)[0] for one in ANOMALIES] for name in METHODS}
+    values = {name: [*of_method, float(np.mean(of_method))] for name, of_method in found.items()}
+    lines = []
+    for number, anomaly in enumerate((*ANOMALIES, "mean")):
+        ours = values[OURS][number]
+        others = [name for name in METHODS if not name.startswith("ecgwatch") and values[name][number] > ours]
+        lines.append(f"{anomaly}: {', '.join(others) or 'none'}")
+    return f"Above '{OURS}' — {'; '.join(lines)}."
+
+
+def _cell(rows: Sequence[Row], name: str, anomaly: str) -> tuple[float, str]:
+    found = [row for row in rows if (row.method, row.anomaly) == (name, anomaly) and row.auroc is not None]
+    if not found:
+        return float("nan"), ""
+    mark = "*" if any(row.converged == UNVERIFIED for row in found) else ""
+    mark += "°" if any("shortened" in (row.note or "") for row in found) else ""
+    return float(np.mean([row.auroc for row in found if row.auroc is not None])), mark
+
+
+def settings(tuning: Sequence[Tuning]) -> str:
+    """Return the settings that were tried, with their AUROC on the tuning points."""
+    lines = [["method", "setting", "AUROC on the tuning points"], ["---", "---", "--:"]]
+    lines += [[one.method, f"{one.knob} {one.setting:g}", _short(one.auroc)] for one in tuning]
+    return _markdown(lines)
+
+
+def published() -> str:
+    """Return the paper's figures of the methods that were not run."""
+    rows = [one for one in _published() if one["method"] in NOT_RUN]
+    classes = [*"0123456789", "mean"]
+    lines = [["data", "method", "protocol", *classes], ["---"] * 3 + ["--:"] * len(classes)]
+    for dataset, method in dict.fromkeys((one["dataset"], one["method"]) for one in rows):
+        of_method = [one for one in rows if (one["dataset"], one["method"]) == (dataset, method)]
+        found = {one["anomaly"]: _short(float(one["auroc"])) for one in of_method}
+        lines.append([dataset, method, of_method[0]["protocol"], *(found.get(one, "") for one in classes)])
+    return _markdown(lines)
+
+
+def published_rows() -> list[Row]:
+    """Return the same as rows, for the CSV file; those of another protocol say so."""
+    rows = []
+    for one in _published():
+        if one["method"] in NOT_RUN and one["anomaly"] != "mean":
+            said = f"published, not run; {one['protocol']}"
+            said += ": not to be ranked with one class anomalous" if one["protocol"] == "one class normal" else ""
+            rows.append(
+                Row(one["dataset"], "by-image", one["anomaly"], one["method"], 0, float(one["auroc"]), note=said)
+            )
+    said = "not run; the paper prints no ECG figure of it"
+    for name in (*NOT_RUN, "GAN-AD"):
+        rows += [Row(DATASET, SPLIT, anomaly, name, 0, note=said) for anomaly in ANOMALIES]
+    return rows
+
+
+def _published() -> list[dict[str, str]]:
+    with PUBLISHED.open(newline="", encoding="utf-8") as opened:
+        return list(csv.DictReader(opened))
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}".removeprefix("0")
+
+
+def _markdown(lines: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
