@@ -80,13 +80,13 @@ class Bedside(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
 
 
 class ImageContract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="image"):
-    """What the input of a model of images is made of: its pixels, row by row."""
+    """What the input of a model of images is made of: its pixels, row by row; of colour images red, green, blue."""
 
     inputs: ClassVar[str] = "images"
 
     height: Annotated[int, Meta(ge=1)] = 28
     width: Annotated[int, Meta(ge=1)] = 28
-    channels: Literal[1] = 1
+    channels: Literal[1, 3] = 1
     scaling: Literal["0-1"] = "0-1"  # black 0, white 1
 
     @property

@@ -24,7 +24,7 @@ ALERTS = [
 
 
 def manifest(
-    figures: dict[str, Any] | None = None, contract: Contract | ImageContract | None = None, **parameters: Any
+    figures: dict[str, Any] | None = None, contract: Contract | ImageContract | None = None, /, **parameters: Any
 ) -> Manifest:
     given = {
         "dataset": "arrhythmia",
@@ -98,7 +98,7 @@ def test_it_names_the_people_the_protocol_and_what_normal_means():
 
 
 def test_a_lead_or_a_window_that_differs_is_said():
-    text = flat(model_card.render(manifest(contract=Contract(leads=("V1", "V2"), rr_window="centred"))))
+    text = flat(model_card.render(manifest(None, Contract(leads=("V1", "V2"), rr_window="centred"))))
     assert "One lead: V1 or V2." in text
     assert "cannot be served live" in text
 
@@ -196,8 +196,15 @@ BY_BEAT = {"split": "by-beat", "keep_mixed_windows": True, "rr_window": "centred
 
 @pytest.mark.parametrize(
     ("parameters", "contract"),
-    [({}, None), (BY_BEAT, None), ({**BY_BEAT, "source": "csv"}, None), (OF_IMAGES, ImageContract())],
-    ids=["default", "by beat", "csv", "images"],
+    [
+        ({}, None),
+        (BY_BEAT, None),
+        ({**BY_BEAT, "source": "csv"}, None),
+        ({"contract": "segment", "encoder": "lstm"}, None),
+        (OF_IMAGES, ImageContract()),
+        ({**OF_IMAGES, "dataset": "cifar-10", "source": "bin"}, ImageContract(32, 32, 3)),
+    ],
+    ids=["default", "by beat", "csv", "LSTM", "images", "colours"],
 )
 def test_the_command_it_names_is_one_that_the_command_line_takes(parameters, contract):
     text = model_card.render(manifest(None, contract, **parameters))

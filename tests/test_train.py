@@ -1,5 +1,6 @@
 """The training loop and its checkpoints."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,8 +9,8 @@ import pytest
 import torch
 
 from ecgwatch.errors import ConfigError
-from training.parameters import Parameters
-from training.train import checkpoint_losses, device, fit, open_run
+from training.parameters import Parameters, defaults
+from training.train import checkpoint_losses, device, fit, open_run, random_crops
 
 torch.set_num_threads(1)
 PARAMETERS = Parameters(epochs=2, cooldown=1, batch=20)
@@ -36,14 +37,28 @@ def test_a_run_interrupted_and_resumed_ends_with_the_same_weights(x: np.ndarray,
         assert torch.equal(whole[name], resumed[name]), name
 
 
-def test_a_run_on_images_interrupted_and_resumed_ends_with_the_same_weights(tmp_path: Path) -> None:
-    images = np.random.default_rng(0).random((60, 784), np.float32)
-    parameters = replace(PARAMETERS, dataset="mnist")
+@pytest.mark.parametrize(
+    ("changed", "given", "seen"),
+    [
+        ({"dataset": "mnist"}, 784, 784),
+        ({"dataset": "cifar-10"}, 3072, 3072),
+        ({"dataset": "small-norb"}, 48 * 48, 1024),
+        ({"encoder": "cnn"}, 187, 187),
+        ({"encoder": "lstm"}, 187, 187),
+    ],
+    ids=lambda value: next(iter(value.values())) if isinstance(value, dict) else "",
+)
+def test_a_run_of_any_model_interrupted_and_resumed_ends_with_the_same_weights(
+    tmp_path: Path, changed: dict[str, str], given: int, seen: int
+) -> None:
+    x = np.random.default_rng(0).random((60, given), np.float32)
+    watched = np.random.default_rng(1).random((10, seen), np.float32)
+    parameters = replace(PARAMETERS, **changed)
     ends = {}
     for name, stops in (("whole", (None,)), ("parts", (1, None))):
         open_run(tmp_path / name, parameters)
         for stop in stops:
-            model = fit(images, images[:10], parameters, tmp_path / name, torch.device("cpu"), stop_after=stop)
+            model = fit(x, watched, parameters, tmp_path / name, torch.device("cpu"), stop_after=stop)
         ends[name] = model.state_dict()
     for name, weight in ends["whole"].items():
         assert torch.equal(weight, ends["parts"][name]), name
@@ -96,6 +111,45 @@ def test_a_run_folder_of_other_parameters_is_refused_by_name(tmp_path: Path) -> 
     open_run(tmp_path, PARAMETERS)
     with pytest.raises(ConfigError, match=r"beta 0\.01 there, 0\.5 now"):
         open_run(tmp_path, replace(PARAMETERS, beta=0.5))
+
+
+def test_a_run_folder_from_before_a_parameter_came_is_continued_with_its_default(tmp_path: Path) -> None:
+    open_run(tmp_path, PARAMETERS)
+    file = tmp_path / "parameters.json"
+    before = json.loads(file.read_text())
+    del before["parameters"]["encoder"]
+    file.write_text(json.dumps(before))
+    open_run(tmp_path, PARAMETERS)
+    with pytest.raises(ConfigError, match="encoder tcn there, lstm now"):
+        open_run(tmp_path, replace(PARAMETERS, encoder="lstm"))
+
+
+def test_a_crop_is_a_square_of_the_image_and_every_place_is_taken_by_seed() -> None:
+    image = torch.arange(36.0)  # 6 x 6; crops of 4 x 4 begin at 3 x 3 places
+    torch.manual_seed(0)
+    crops = random_crops(image.repeat(200, 1), 16)
+    corners = crops[:, 0].long()
+    assert set(corners.tolist()) == {0, 1, 2, 6, 7, 8, 12, 13, 14}
+    inside = (torch.arange(4)[:, None] * 6 + torch.arange(4)).flatten()
+    assert torch.equal(crops, (corners[:, None] + inside).float())
+    torch.manual_seed(0)
+    assert torch.equal(random_crops(image.repeat(200, 1), 16), crops)
+    assert not torch.equal(random_crops(image.repeat(200, 1), 16), crops)
+
+
+def test_training_on_crops_reads_more_than_the_middle(tmp_path: Path) -> None:
+    """Only a rim differs between two sets of images: were the middles alone seen, the weights would be equal."""
+    x = np.random.default_rng(0).random((20, 48, 48), np.float32)
+    rim = x.copy()
+    rim[:, :8] = 0
+    parameters = replace(defaults("small-norb"), epochs=1, batch=20)
+    ends = []
+    for number, images in enumerate((x, rim)):
+        watched = images[:5, 8:40, 8:40].reshape(5, -1)
+        ends.append(
+            fit(images.reshape(20, -1), watched, parameters, _folder(tmp_path / str(number)), torch.device("cpu"))
+        )
+    assert not torch.equal(ends[0].mean.weight, ends[1].mean.weight)
 
 
 def test_demanding_cuda_where_there_is_none_is_refused() -> None:

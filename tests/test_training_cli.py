@@ -15,9 +15,9 @@ from ecgwatch import cli
 from ecgwatch.beats import ImageContract
 from ecgwatch.errors import ConfigError
 from ecgwatch.scorer import Scorer
-from tests import idx_files
+from tests import cifar_files, idx_files, norb_files
 from training import cli as training_cli
-from training.datasets import heartbeat_csv, images
+from training.datasets import cifar, heartbeat_csv, images, norb
 from training.parameters import BEDSIDE, Parameters
 
 
@@ -64,6 +64,21 @@ def test_images_have_the_epochs_and_the_map_of_the_paper():
     assert parameters("--normal", "7", "1", "--epochs", "3", dataset="fashion-mnist").normal == ("1", "7")
 
 
+@pytest.mark.parametrize(("dataset", "classes"), [("cifar-10", "0123456789"), ("small-norb", "01234")])
+def test_larger_images_have_the_epochs_of_the_paper(dataset, classes):
+    made = parameters("--anomaly", "3", dataset=dataset)
+    assert (made.epochs, made.cooldown, made.batch, made.learning_rate, made.references) == (50, 0, 100, 1e-3, 5000)
+    assert made.normal == tuple(classes.replace("3", ""))
+
+
+def test_an_encoder_is_of_the_papers_segment():
+    assert parameters("--split", "by-beat", "--encoder", "lstm").encoder == "lstm"
+    assert parameters("--contract", "segment", "--encoder", "cnn").encoder == "cnn"
+    assert parameters("--split", "by-beat").encoder == "tcn"
+    with pytest.raises(ConfigError, match="--encoder is of the paper's segment: add --contract segment"):
+        parameters("--encoder", "cnn")
+
+
 @pytest.mark.parametrize(
     ("dataset", "argv", "said"),
     [
@@ -75,6 +90,8 @@ def test_images_have_the_epochs_and_the_map_of_the_paper():
         ("fashion-mnist", ["--anomaly", "3", "--csv", "."], "--csv is for"),
         ("mnist", ["--anomaly", "3", "--rr-window", "past"], "--rr-window is for"),
         ("mnist", ["--anomaly", "3", "--keep-mixed-windows"], "--keep-mixed-windows is for"),
+        ("cifar-10", ["--anomaly", "3", "--encoder", "cnn"], "--encoder is for --dataset arrhythmia, not for cifar-10"),
+        ("small-norb", ["--anomaly", "5"], "5 is no class of small-norb: they are 0, 1, 2, 3, 4"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -152,6 +169,34 @@ def test_a_run_on_images_ends_with_bundle_report_and_figures(image_run):
     for name in ("losses.png", "reconstructions.png", "map.png", "roc.png", "report.html", "parameters.json"):
         assert (image_run / name).stat().st_size > 0
     assert "--dataset mnist --normal 0 1 2 4 5 6 7 8 9 --latent 10" in made.card
+
+
+@pytest.fixture(scope="module", params=["cifar-10", "small-norb"])
+def larger_run(request, tmp_path_factory) -> Path:
+    """A run of one epoch on small files, class 3 anomalous; of CIFAR-10 the copy that is not the publisher's."""
+    folder = tmp_path_factory.mktemp(request.param)
+    options = ["--epochs", "1", "--references", "80", "--perplexity", "5", "--device", "cpu", "--threads", "1"]
+    places = ["--data", str(folder), "--run", str(folder / "run"), "--offline"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(norb, "RELEASE", norb_files.write(folder / "small-norb", pairs=90))
+        patch.setattr(cifar, "INEXACT", cifar_files.write(folder / "cifar-10" / cifar.UNPACKED, of_file=40))
+        assert cli.main(["train", "--dataset", request.param, "--anomaly", "3", *options, *places]) == 0
+    return folder / "run"
+
+
+def test_a_run_on_larger_images_ends_with_bundle_report_and_figures(larger_run):
+    made = bundles.load(larger_run / "bundle")
+    of_cifar = made.manifest.training["parameters"]["dataset"] == "cifar-10"
+    assert made.manifest.contract == ImageContract(32, 32, 3 if of_cifar else 1)
+    auroc = json.loads((larger_run / "figures.json").read_text())["auroc"]
+    assert list(auroc) == [
+        "all",
+        *(f"anomalous against {kind}" for kind in made.manifest.training["parameters"]["normal"]),
+    ]
+    said = "99.8 % are exact" if of_cifar else "random crops of 32 x 32 train"
+    for text in (made.card, (larger_run / "report.html").read_text(), made.manifest.protocol["text"]):
+        assert said in text.replace("\n", " ")
+    assert (larger_run / "reconstructions.png").stat().st_size > 0
 
 
 def test_arrays_of_images_are_scored_as_in_training(image_run):

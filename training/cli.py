@@ -9,17 +9,18 @@ from ecgwatch.errors import ConfigError
 from training.parameters import CLASSES, Parameters, defaults
 
 _NUMBERS = ("latent", "beta", "capacity", "epochs", "cooldown", "references", "perplexity", "peers", "seed")
-_HEARTBEATS_ONLY = ("csv", "split", "contract", "rr_window", "keep_mixed_windows")
+_HEARTBEATS_ONLY = ("csv", "split", "contract", "encoder", "rr_window", "keep_mixed_windows")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `ecgwatch train`."""
-    ecg, by_beat, images = defaults("arrhythmia"), defaults("arrhythmia", "by-beat"), defaults("mnist")
+    ecg, by_beat = defaults("arrhythmia"), defaults("arrhythmia", "by-beat")
+    images, larger = defaults("mnist"), defaults("cifar-10")
     parser.add_argument(
         "--dataset",
         choices=tuple(CLASSES),
         required=True,
-        help="arrhythmia: MIT-BIH, 48 records; mnist, fashion-mnist: 70,000 images, the paper's experiment",
+        help="arrhythmia: MIT-BIH, 48 records; the others: images, the paper's experiment",
     )
     parser.add_argument("--data", type=Path, metavar="DIR", help="data directory (default: [data] directory)")
     parser.add_argument(
@@ -32,9 +33,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what a model of heartbeats sees: a beat relative to its patient's typical beat, or the paper's segment; "
         "default: bedside between patients, segment by beat",
     )
+    parser.add_argument(
+        "--encoder",
+        choices=("tcn", "cnn", "lstm"),
+        help="of the paper's segment (--contract segment); cnn and lstm have as many parameters; default: tcn",
+    )
     classes = parser.add_mutually_exclusive_group()
     classes.add_argument(
-        "--normal", nargs="+", metavar="CLASS", help="classes that train, of N S V F Q (default: N) or 0 to 9"
+        "--normal",
+        nargs="+",
+        metavar="CLASS",
+        help="classes that train, of N S V F Q (default: N), 0 to 9, or 0 to 4 (small-norb)",
     )
     classes.add_argument("--anomaly", metavar="CLASS", help="the paper's way: train on all classes but this one")
     parser.add_argument(
@@ -58,10 +67,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("peers", int, "virtual peers that a beat's affinities meet"),
         ("seed", int, "of weights, order and map"),
     ):
-        default = f"{getattr(ecg, name):g}"
-        for other, said in ((by_beat, "by beat"), (images, "of images")):
-            if (here := f"{getattr(other, name):g}") != f"{getattr(ecg, name):g}":
-                default += f"; {said} {here}"
+        values = [f"{getattr(one, name):g}" for one in (ecg, by_beat, images, larger)]
+        default = values[0]
+        for said, usual, here in (
+            ("by beat", values[0], values[1]),
+            ("of images", values[0], values[2]),
+            ("of cifar-10 and small-norb", values[2], values[3]),
+        ):
+            default += f"; {said} {here}" if here != usual else ""
         parser.add_argument(f"--{name}", type=kind, help=f"{text} (default: {default})")
     parser.add_argument(
         "--unit-latents",
@@ -103,11 +116,15 @@ def parameters(args: argparse.Namespace) -> Parameters:
     given = [name for name in _HEARTBEATS_ONLY if getattr(args, name)]
     if given and args.dataset != "arrhythmia":
         raise ConfigError(f"--{given[0].replace('_', '-')} is for --dataset arrhythmia, not for {args.dataset}")
+    contract = args.contract or default.contract
+    if args.encoder and contract != "segment":
+        raise ConfigError("--encoder is of the paper's segment: add --contract segment, or --split by-beat")
     return replace(
         default,
         source="csv" if args.csv else default.source,
         split=default.split,
-        contract=args.contract or default.contract,
+        contract=contract,
+        encoder=args.encoder or default.encoder,
         normal=_normal(args, default),
         keep_mixed_windows=args.keep_mixed_windows or bool(args.csv),  # the files do not tell which windows are
         rr_window="centred" if args.csv else args.rr_window or default.rr_window,

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import warnings
 
 import numpy as np
 import onnx
@@ -23,15 +24,19 @@ def to_onnx(model: BetaVAE, length: int) -> bytes:
     batch = torch.export.Dim("batch")
     # it would warn of each torchvision operator that is not installed, and none is used
     logging.getLogger("torch.onnx._internal.exporter").setLevel(logging.ERROR)
-    program = torch.onnx.export(
-        Serving(model).eval(),
-        (torch.rand(3, length),),
-        input_names=["x"],
-        output_names=["mean", "nse"],
-        dynamic_shapes={"x": {0: batch}},
-        dynamo=True,
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        # torch's own rewriting of an LSTM as a loop, on the way to ONNX's LSTM
+        for text in ("_check_is_size will be removed", "The .grad attribute of a Tensor that is not a leaf"):
+            warnings.filterwarnings("ignore", text)
+        program = torch.onnx.export(
+            Serving(model).eval(),
+            (torch.rand(3, length),),
+            input_names=["x"],
+            output_names=["mean", "nse"],
+            dynamic_shapes={"x": {0: batch}},
+            dynamo=True,
+            verbose=False,
+        )
     assert program is not None  # torch says None where it was asked to write a file
     buffer.write(program.model_proto.SerializeToString())
     onnx.checker.check_model(onnx.load_from_string(buffer.getvalue()))

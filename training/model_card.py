@@ -29,6 +29,8 @@ CLASSES = {
 }
 IMAGES = {
     "mnist": "MNIST. LeCun Y, Bottou L, Bengio Y, Haffner P. Proc. IEEE 86(11):2278-2324 (1998).",
+    "cifar-10": "CIFAR-10. Krizhevsky A. Learning multiple layers of features from tiny images (2009).",
+    "small-norb": "Small-NORB. LeCun Y, Huang FJ, Bottou L. CVPR (2004).",
     "fashion-mnist": "Fashion-MNIST (MIT License). Xiao H, Rasul K, Vollgraf R. arXiv:1708.07747 (2017).",
 }
 
@@ -59,10 +61,11 @@ def render(manifest: Manifest) -> str:
 def _of_images(manifest: Manifest, contract: ImageContract) -> str:
     training = manifest.training
     parameters = training["parameters"]
+    scale = "black 0, white 1" if contract.channels == 1 else "each colour from 0 to 1"
     parts = [
         f"# Model card: {manifest.name}",
         f"""It tells how unlike its normal classes an image of {parameters["dataset"]} looks ({contract.height} x
-{contract.width} pixels, black 0, white 1). It repeats an experiment of the paper, to be compared with; the worker
+{contract.width} pixels, {scale}). It repeats an experiment of the paper, to be compared with; the worker
 takes heartbeats, and refuses it.
 
 - Normal classes: {", ".join(parameters["normal"])}; every other one is anomalous.
@@ -351,12 +354,14 @@ def _made(manifest: Manifest) -> str:
     parameters = manifest.training["parameters"]
     if parameters["source"] == "csv":  # what else the card names follows from the files
         options = ["--csv FOLDER"]
-    elif parameters["source"] == "idx":
+    elif parameters["split"] == "by-image":
         options = []
     else:
         options = [f"--split {parameters['split']}"]
         options += ["--keep-mixed-windows"] if parameters["keep_mixed_windows"] else []
         options += [f"--rr-window {parameters['rr_window']}"] if parameters["rr_window"] != "past" else []
+    if (encoder := parameters.get("encoder", "tcn")) != "tcn":  # of the paper's segment alone
+        options.append(f"--contract segment --encoder {encoder}")
     options.append(f"--normal {' '.join(parameters['normal'])}")
     options += [
         f"--{name} {parameters[name]:g}"

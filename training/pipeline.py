@@ -62,7 +62,7 @@ def run(
     are slow (training, t-SNE).
     """
     open_run(folder, parameters)
-    model = fit(data.x[split.train], data.x[split.calibration], parameters, folder, on)
+    model = fit(data.training(split.train), data.x[split.calibration], parameters, folder, on)
     if parameters.unit_latents:
         unit_latents(model, torch.from_numpy(data.x[split.train]))
     exported = export.to_onnx(model, contract.length)
@@ -120,7 +120,7 @@ def complete(
             "map_difference": map_parity,
             **made,
         },
-        protocol={"split": split.name, "text": PROTOCOLS[split.name]},
+        protocol={"split": split.name, "text": "; ".join(filter(None, (PROTOCOLS[split.name], data.note)))},
         figures={},
         versions=versions(),
     )

@@ -60,7 +60,7 @@ IMAGES = Words(
 
 @dataclass(frozen=True)
 class Example:
-    """A beat or an image and its reconstruction, float[length] or float[height, width] each."""
+    """A beat or an image and its reconstruction, float[length], float[height, width] or [3, height, width] each."""
 
     kind: str
     x: np.ndarray
@@ -140,7 +140,7 @@ def losses_picture(report: Report) -> Figure:
 
 def reconstructions_picture(report: Report) -> Figure:
     """Draw each example beat with its reconstruction over it, each example image with its own below."""
-    if report.examples and report.examples[0].x.ndim == 2:
+    if report.examples and report.examples[0].x.ndim > 1:
         return _image_reconstructions(report.examples)
     columns = 4
     rows = max(1, -(-len(report.examples) // columns))
@@ -169,8 +169,9 @@ def _image_reconstructions(examples: Sequence[Example]) -> Figure:
     for number, example in enumerate(examples):
         row, column = divmod(number, columns)
         above, below = grid[2 * row, column], grid[2 * row + 1, column]
-        above.imshow(example.x, cmap="gray", vmin=0, vmax=1)
-        below.imshow(example.y, cmap="gray", vmin=0, vmax=1)
+        for axes, image in ((above, example.x), (below, example.y)):
+            last = np.moveaxis(image, 0, -1) if image.ndim == 3 else image  # where matplotlib wants the colours
+            axes.imshow(last.clip(0, 1), cmap="gray", vmin=0, vmax=1)
         above.set_title(f"{example.kind}: {example.nse:.3f}", fontsize=8)
     return figure
 

@@ -19,7 +19,7 @@ from training.train import checkpoint_losses
 
 EXAMPLES = {"N": 6}  # of each class; the others get two
 DRAWN_NORMAL, DRAWN_ABNORMAL = 1500, 300  # of the evaluation in the picture of the map, the latter per class
-BEATS_ONLY = ("keep_mixed_windows", "rr_window")  # parameters that say nothing of images
+BEATS_ONLY = ("contract", "encoder", "keep_mixed_windows", "rr_window")  # parameters that say nothing of images
 
 
 def write(folder: Path, parameters: Parameters, data: Dataset, split: Split, result: Result) -> Path:
@@ -74,7 +74,9 @@ def _drawn(data: Dataset, split: Split) -> tuple[np.ndarray, np.ndarray]:
 def _examples(data: Dataset, split: Split, result: Result) -> list[report.Example]:
     """Random test beats or images of each class with their reconstructions through the latent mean."""
     contract = result.bundle.manifest.contract
-    shape = (contract.height, contract.width) if isinstance(contract, ImageContract) else (contract.length,)
+    shape: tuple[int, ...] = (contract.length,)
+    if isinstance(contract, ImageContract):
+        shape = (contract.channels, contract.height, contract.width)[contract.channels == 1 :]
     rng = np.random.default_rng(0)
     examples = []
     for kind in data.kinds:

@@ -5,6 +5,7 @@ model and optimiser at the end of an epoch, and every epoch draws its own random
 """
 
 import json
+import math
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -58,7 +59,8 @@ def open_run(folder: Path, parameters: Parameters) -> None:
     file = folder / "parameters.json"
     wanted = json.loads(json.dumps(asdict(parameters)))
     if file.exists():
-        there = json.loads(file.read_text())["parameters"]
+        # a parameter that came later has in older runs the value that changed nothing: its default
+        there = json.loads(json.dumps(asdict(Parameters()))) | json.loads(file.read_text())["parameters"]
         differing = sorted(key for key in wanted.keys() | there.keys() if wanted.get(key) != there.get(key))
         if differing:
             said = ", ".join(f"{key} {there.get(key)} there, {wanted.get(key)} now" for key in differing)
@@ -78,12 +80,14 @@ def fit(
 ) -> BetaVAE:
     """Train a beta-VAE, from the folder's checkpoint where there is one.
 
-    x_train: float32[n, length], normal beats or images. x_watch: normal ones that only a loss is printed of; no choice
-    depends on them. stop_after: end after so many epochs in all, as an interruption would. capture: on a GPU, take a
-    step as a CUDA graph. Returns the model in evaluation mode, on the CPU.
+    x_train: float32[n, length], normal beats or images; or larger square images, of which every epoch takes other
+    crops. x_watch: float32[m, length], normal ones that only a loss is printed of; no choice depends on them.
+    stop_after: end after so many epochs in all, as an interruption would. capture: on a GPU, take a step as a CUDA
+    graph. Returns the model in evaluation mode, on the CPU.
     """
     seed_all(parameters.seed, 0)
-    model = make(parameters, x_train.shape[1]).to(on)
+    length = x_watch.shape[1]
+    model = make(parameters, length).to(on)
     rate = torch.tensor(parameters.learning_rate, device=on) if on.type == "cuda" else parameters.learning_rate
     optimizer = torch.optim.Adam(model.parameters(), lr=rate, fused=True, capturable=on.type == "cuda")
     epochs = parameters.epochs + parameters.cooldown
@@ -94,12 +98,13 @@ def fit(
     watch = torch.from_numpy(x_watch[:: max(1, len(x_watch) // WATCHED)]).to(on)
     steps = len(data) // parameters.batch * parameters.epochs
     last = epochs if stop_after is None else min(stop_after, epochs)
-    step = _step(model, optimizer, parameters, data[: parameters.batch], capture and on.type == "cuda")
+    first = random_crops(data[: parameters.batch], length)
+    step = _step(model, optimizer, parameters, first, capture and on.type == "cuda")
     with tqdm(total=last, initial=done, unit="epoch", desc="training") as bar:
         for epoch in range(done, last):
             cooling = epoch >= parameters.epochs
             _set_rate(optimizer, parameters.learning_rate * (COOLING if cooling else 1))
-            row = _epoch(model, step, data, parameters, epoch, steps, bar.set_postfix)
+            row = _epoch(model, step, data, length, parameters, epoch, steps, bar.set_postfix)
             row["watched_nse"] = mean_nse(model, watch)
             losses.append({"epoch": epoch + 1, **row})
             _save(folder, model, optimizer, losses)
@@ -180,6 +185,7 @@ def _epoch(
     model: BetaVAE,
     step: Step,
     data: torch.Tensor,
+    length: int,
     parameters: Parameters,
     epoch: int,
     steps: int,
@@ -192,6 +198,7 @@ def _epoch(
     c = 0.0
     batches = len(data) // parameters.batch
     order = torch.randperm(len(data), device="cpu").to(data.device)
+    data = random_crops(data, length)
     for number, rows in enumerate(_batches(order, parameters.batch, batches)):
         c = capacity(epoch * batches + number, steps, parameters.capacity)
         losses = step(data[rows], c)
@@ -205,6 +212,16 @@ def _epoch(
 def _batches(order: torch.Tensor, size: int, count: int) -> Iterator[torch.Tensor]:
     for number in range(count):
         yield order[number * size : (number + 1) * size]
+
+
+def random_crops(x: torch.Tensor, length: int) -> torch.Tensor:
+    """Return of each square image, [n, side * side], a random square of `length` pixels; x itself if no larger."""
+    if x.shape[1] == length:
+        return x
+    side, cut = math.isqrt(x.shape[1]), math.isqrt(length)
+    windows = x.view(-1, side, side).unfold(1, cut, 1).unfold(2, cut, 1)  # a view: every place, no copy
+    top, left = torch.randint(side - cut + 1, (2, len(x)), device="cpu").to(x.device)
+    return windows[torch.arange(len(x), device=x.device), top, left].flatten(1)
 
 
 @torch.no_grad()

@@ -121,7 +121,7 @@ def encode(experiment: Experiment, base: Parameters, data: Path, folder: Path, o
     if size.beats:
         rows = rows[reference_map.choose(groups[rows], size.beats, experiment.seed)]
     train.open_run(folder, parameters)
-    model = train.fit(x[rows], x[split.calibration], parameters, folder, on)
+    model = train.fit(inputs.training(rows), x[split.calibration], parameters, folder, on)
     if parameters.unit_latents:
         unit_latents(model, torch.from_numpy(x[rows]))
     abnormal = ~np.isin(kinds, experiment.normal)

@@ -17,7 +17,9 @@ class Dataset:
 
     x: float32[n, length]; classes: '<U1'[n]; records: str[n], what each was taken from; samples: int64[n], where in the
     record (of a beat: R); clean: bool[n], the window holds no beat of another class than those named normal; hours:
-    signal time per record; kinds: every class there may be, in the order shown, and its name.
+    signal time per record; kinds: every class there may be, in the order shown, and its name; note: what must be said
+    beside figures made of it; uncropped: uint8[n, more], larger images of which x are the middles, where training takes
+    its crops from those.
     """
 
     x: np.ndarray
@@ -27,9 +29,15 @@ class Dataset:
     clean: np.ndarray
     hours: dict[str, float]
     kinds: Mapping[str, str]
+    note: str = ""
+    uncropped: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def training(self, rows: np.ndarray) -> np.ndarray:
+        """Return what `training.train.fit` takes of these rows: model inputs, or the larger images that it crops."""
+        return self.x[rows] if self.uncropped is None else self.uncropped[rows] / np.float32(255)
 
 
 @dataclass(frozen=True)

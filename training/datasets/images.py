@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST: the official IDX files, verified, and the split of one anomalous class.
+"""MNIST and Fashion-MNIST: the official IDX files, verified; and the split of one anomalous class, of all images.
 
 LeCun, Bottou, Bengio, Haffner, Proc. IEEE 86 (1998); Xiao, Rasul, Vollgraf, arXiv:1708.07747 (2017; MIT licence). The
 hashes are those of the unpacked files, since packing them again changes the others.
@@ -6,7 +6,7 @@ hashes are those of the unpacked files, since packing them again changes the oth
 
 import gzip
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from training.datasets.download import Release, unpacked_sha256
 from training.parameters import CLASSES
 
 PARTS = ("train", "t10k")
-TEST = "t10k"
+TESTS = ("t10k", "test")  # parts that test, here and in the other sets of images
 CALIBRATION_SHARE = 0.1  # of the training file
 RELEASES = {
     "mnist": Release(
@@ -56,16 +56,28 @@ def load(folder: Path, dataset: str, contract: ImageContract) -> Dataset:
     folder: holds the four files. Raises DataError naming a file that is none of its kind.
     """
     kinds = CLASSES[dataset]
-    x, classes = zip(*(_part(folder, part, contract, kinds) for part in PARTS), strict=True)
+    return assemble({part: _part(folder, part, contract, kinds) for part in PARTS}, kinds)
+
+
+def assemble(
+    parts: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    kinds: Mapping[str, str],
+    note: str = "",
+    uncropped: np.ndarray | None = None,
+) -> Dataset:
+    """Join parts, each of pixels float32[n, length] and labels int[n], the positions of their classes in `kinds`."""
+    x, labels = zip(*parts.values(), strict=True)
     counts = [len(part) for part in x]
     return Dataset(
         np.concatenate(x),
-        np.concatenate(classes),
-        np.repeat(PARTS, counts),
+        np.array(list(kinds))[np.concatenate(labels)],
+        np.repeat(list(parts), counts),
         np.concatenate([np.arange(count) for count in counts]),
         np.ones(sum(counts), bool),
         {},
         kinds,
+        note,
+        uncropped,
     )
 
 
@@ -79,8 +91,7 @@ def _part(folder: Path, part: str, contract: ImageContract, kinds: Collection[st
         )
     if (labels >= len(kinds)).any():
         raise DataError(f"{folder / part}-labels-idx1-ubyte.gz: a label is none of 0 to {len(kinds) - 1}")
-    x = pixels.reshape(len(pixels), contract.length) / np.float32(255)
-    return x, np.array(list(kinds))[labels]
+    return pixels.reshape(len(pixels), contract.length) / np.float32(255), labels
 
 
 def read_idx(file: Path) -> np.ndarray:
@@ -106,7 +117,7 @@ def split(data: Dataset, normal: Sequence[str], seed: int = 0) -> Split:
     Raises DataError for an unknown class.
     """
     check_normal(normal, data.kinds)
-    tests = data.records == TEST
+    tests = np.isin(data.records, TESTS)
     trains = np.isin(data.classes, list(normal)) & ~tests
     drawn = np.random.default_rng(seed).random(len(data)) < CALIBRATION_SHARE
     return Split("by-image", tuple(normal), *(np.flatnonzero(p) for p in (trains & ~drawn, trains & drawn, tests)))

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from ecgwatch.beats import Bedside, Contract, ImageContract
-from training.datasets import arrhythmia, download, heartbeat_csv, images
+from training.datasets import arrhythmia, cifar, download, heartbeat_csv, images, norb
 from training.datasets.dataset import Dataset, Split
 from training.parameters import Parameters
 
@@ -27,10 +27,8 @@ def read(parameters: Parameters, directory: Path, csv: Path | None = None, offli
         beats = heartbeat_csv.load(csv)
         return Data(Contract(rr_window="centred", leads=()), beats, heartbeat_csv.split(beats, parameters.normal))
     if parameters.dataset != "arrhythmia":
-        release = images.RELEASES[parameters.dataset]
-        files = download.ensure(directory / release.folder, release, offline=offline)
-        data = images.load(files, parameters.dataset, ImageContract())
-        return Data(ImageContract(), data, images.split(data, parameters.normal))
+        image, data = _images(parameters.dataset, directory, offline)
+        return Data(image, data, images.split(data, parameters.normal))
     by_beat = parameters.split == "by-beat"
     contract: Contract | Bedside = Bedside()
     if parameters.contract == "segment":
@@ -41,3 +39,13 @@ def read(parameters: Parameters, directory: Path, csv: Path | None = None, offli
     name: Literal["by-beat", "inter-patient"] = "by-beat" if by_beat else "inter-patient"
     split = arrhythmia.split(beats, name, parameters.normal, parameters.keep_mixed_windows)
     return Data(contract, beats, split)
+
+
+def _images(dataset: str, directory: Path, offline: bool) -> tuple[ImageContract, Dataset]:
+    if dataset == "cifar-10":
+        return cifar.CONTRACT, cifar.load(directory / cifar.RELEASE.folder, offline)
+    if dataset == "small-norb":
+        return norb.CONTRACT, norb.load(directory / norb.RELEASE.folder, offline)
+    release = images.RELEASES[dataset]
+    files = download.ensure(directory / release.folder, release, offline=offline)
+    return ImageContract(), images.load(files, dataset, ImageContract())
