@@ -127,7 +127,8 @@ def _all_steps(experiment: Experiment, base: Parameters, data: Path, runs: Path,
 class Prepared:
     """A trained model and the positions in its data set of what is compared.
 
-    parts: train, held_out, test; references: positions among those of train.
+    parts: train, held_out, test; references: positions among those of train; units: of each latent dimension, in those
+    that the network was trained in, float32[latent].
     """
 
     model: BetaVAE
@@ -135,6 +136,7 @@ class Prepared:
     data: Dataset
     parts: Mapping[str, np.ndarray]
     references: np.ndarray
+    units: np.ndarray
 
 
 def prepare(experiment: Experiment, base: Parameters, data: Path, folder: Path, on: torch.device) -> Prepared:
@@ -159,13 +161,14 @@ def prepare(experiment: Experiment, base: Parameters, data: Path, folder: Path, 
         drawn = np.random.default_rng(experiment.seed).permutation(len(rows))
         rows = np.sort(rows[drawn[: round(experiment.share * len(rows))]])
     model = train.fit(inputs.training(rows), inputs.x[split.calibration], parameters, folder, on)
+    units = torch.ones(parameters.latent)
     if parameters.unit_latents:
-        unit_latents(model, torch.from_numpy(inputs.x[rows]))
+        units = unit_latents(model, torch.from_numpy(inputs.x[rows]))
     test = choose_test(~np.isin(kinds[split.test], experiment.normal), experiment.seed, size)
     held_out = np.random.default_rng(experiment.seed).permutation(split.calibration)[:HELD_OUT]
     parts = {"train": rows, "held_out": held_out, "test": split.test[test]}
     references = reference_map.choose(groups[rows], size.references, experiment.seed)
-    return Prepared(model, parameters, inputs, parts, references)
+    return Prepared(model, parameters, inputs, parts, references, units.numpy())
 
 
 def encode(experiment: Experiment, base: Parameters, data: Path, folder: Path, on: torch.device) -> None:

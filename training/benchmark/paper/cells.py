@@ -170,8 +170,10 @@ def _save_sampled(made: placement.Prepared, folder: Path, seed: int) -> None:
     partial_file = folder / "sampled.part.npz"
     np.savez_compressed(
         partial_file,
-        references_z=sampled["references"].z,
-        test_z=sampled["test"].z,
+        # in the network's own units, as in the paper: in those of the mean's deviation the noise of dimensions that the
+        # capacity leaves unused would be all there is
+        references_z=sampled["references"].z * made.units,
+        test_z=sampled["test"].z * made.units,
         test_nse=sampled["test"].nse,
         held_out_nse=sampled["held_out"].nse,
         examples_x=x[rows["test"][shown]],
