@@ -169,12 +169,12 @@ def test_what_comes_back_has_the_length_of_what_was_given(make: Callable[..., Be
     assert model(x)[0].shape == x.shape
 
 
-@pytest.mark.parametrize(("make", "length"), EVERY)
-def test_the_exported_graph_says_what_the_model_says(make: Callable[..., BetaVAE], length: int) -> None:
+@pytest.mark.parametrize("name", ["cnn", "lstm"])
+def test_the_exported_graph_of_the_other_encoders_says_what_they_say(name: str) -> None:
     torch.manual_seed(5)
-    model = make().eval()
-    x = np.random.default_rng(5).random((7, length), np.float32)
-    assert check_parity(model, to_onnx(model, length), x) < 1e-4
+    model = SEGMENTS[name]().eval()
+    x = np.random.default_rng(5).random((7, 187), np.float32)
+    assert check_parity(model, to_onnx(model, 187), x) < 1e-4
 
 
 @pytest.mark.parametrize(("make", "length"), EVERY)
