@@ -10,6 +10,7 @@ import torch
 
 from ecgwatch import cli
 from ecgwatch.beats import ImageContract
+from ecgwatch.errors import DataError
 from tests import idx_files
 from training import train
 from training.benchmark import placement, placements
@@ -98,6 +99,17 @@ def test_a_budget_ends_the_work_and_leaves_the_rest(tmp_path: Path, capsys: pyte
 def test_what_is_done_is_not_done_again(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(placement, "prepare", lambda *given: pytest.fail("prepared again"))
     assert cells.run([CELL], BASE, runs, runs, 1, CPU) == 0
+
+
+def test_a_data_set_that_is_not_there_is_left_out_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*given: object) -> None:
+        raise DataError("small-norb is not there")
+
+    monkeypatch.setattr(placement, "prepare", refuse)
+    assert cells.run([CELL, replace(CELL, seed=1)], BASE, tmp_path, tmp_path, 1, CPU) == 2
+    assert capsys.readouterr().out.count("is left out: small-norb is not there") == 2
 
 
 def test_figures_are_those_counted_by_hand() -> None:

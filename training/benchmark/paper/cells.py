@@ -15,12 +15,12 @@ from functools import partial
 from multiprocessing import TimeoutError as TookTooLong
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from ecgwatch.errors import ConfigError
+from ecgwatch.errors import ConfigError, DataError
 from training.benchmark import placement, placements
 from training.benchmark.placement import Experiment, way_file
 from training.models import BetaVAE
@@ -103,20 +103,25 @@ def run(
     """
     end = None if budget_s is None else time.monotonic() + budget_s
     waiting = [one for one in chosen if not done(runs / one.name, train_only)]
-    steps = partial(_steps, base=base, data=data, runs=runs, on=on, train_only=train_only)
+    steps = partial(_tried, base=base, data=data, runs=runs, on=on, train_only=train_only)
     if jobs == 1 and end is None:
         for one in waiting:
             print(steps(one), flush=True)
-        return 0
+        return _left(chosen, runs, train_only)
     with get_context("spawn").Pool(jobs, torch.set_num_threads, (1,)) as pool:  # leaving it ends what is in progress
         results = pool.imap_unordered(steps, waiting)
-        for left in range(len(waiting), 0, -1):
+        for _ in waiting:
             try:
                 print(results.next(None if end is None else max(0.0, end - time.monotonic())), flush=True)
             except TookTooLong:
+                left = _left(chosen, runs, train_only)
                 print(f"the budget is used up: {left} of {len(chosen)} cells are left; the same command goes on")
                 return left
-    return 0
+    return _left(chosen, runs, train_only)
+
+
+def _left(chosen: Sequence[Experiment], runs: Path, train_only: bool) -> int:
+    return sum(not done(runs / one.name, train_only) for one in chosen)
 
 
 def done(folder: Path, train_only: bool = False) -> bool:
@@ -126,6 +131,14 @@ def done(folder: Path, train_only: bool = False) -> bool:
         file.exists()
         for file in (folder / "points.npz", folder / "sampled.npz", *(way_file(folder, way) for way in ways))
     )
+
+
+def _tried(cell: Experiment, **given: Any) -> str:
+    """Do a cell's steps; what lacks its data set says so, and the others go on."""
+    try:
+        return _steps(cell, **given)
+    except DataError as error:
+        return f"{cell.name} is left out: {error}"
 
 
 def _steps(
