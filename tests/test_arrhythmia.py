@@ -103,6 +103,16 @@ class TestByBeat:
         assert drawn[0] == drawn[1] != drawn[2]
 
 
+class TestByTime:
+    def test_the_end_of_each_record_is_tested_and_no_training_window_reaches_it(self, beats):
+        beats = replace(beats, samples=beats.samples * 360)  # one each second
+        made = split(beats, "by-time", ["N", "S", "V"], keep_mixed_windows=True)
+        assert disjoint(made) and records_of(beats, made.test) == records_of(beats, made.train) == set(RECORDS)
+        assert (beats.samples[made.test] >= 0.8 * 39 * 360).all()
+        assert len(made.test) == 8 * len(RECORDS)  # of 40
+        assert beats.samples[made.train].max() == 29 * 360  # 31.2 s begins the test; a window is up to 2 s long
+
+
 @pytest.mark.parametrize("name", ["inter-patient", "by-beat"])
 class TestNormal:
     @pytest.mark.parametrize("normal", [["N"], ["N", "S"], ["V"]], ids="".join)

@@ -431,10 +431,11 @@ def make(parameters: Parameters, length: int) -> BetaVAE:
 
 
 @torch.no_grad()
-def unit_latents(model: BetaVAE, x: Tensor) -> None:
+def unit_latents(model: BetaVAE, x: Tensor) -> Tensor:
     """Put each latent dimension into units of its standard deviation over x, [n, length], in the weights.
 
-    Reconstructions stay as they are, and so do sampled ones; only distances between latents change.
+    Reconstructions stay as they are, and so do sampled ones; only distances between latents change. Returns the units,
+    [latent]: what a latent has to be multiplied with to be what it was.
     """
     training = model.training
     model.eval()
@@ -446,6 +447,7 @@ def unit_latents(model: BetaVAE, x: Tensor) -> None:
     assert isinstance(first, nn.Linear)
     first.weight.mul_(deviation)
     model.train(training)
+    return deviation
 
 
 class Serving(nn.Module):

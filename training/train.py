@@ -70,6 +70,12 @@ def open_run(folder: Path, parameters: Parameters) -> None:
     write_atomically(file, json.dumps({"parameters": wanted, "versions": versions()}, indent=2))
 
 
+def read_parameters(folder: Path) -> Parameters:
+    """Return what a run was made with; a parameter that came later has its default (see `open_run`)."""
+    there = json.loads((folder / "parameters.json").read_text(encoding="utf-8"))["parameters"]
+    return Parameters(**there | {"normal": tuple(there["normal"])})
+
+
 def fit(
     x_train: np.ndarray,
     x_watch: np.ndarray,

@@ -12,6 +12,7 @@ from typing import Any
 
 from ecgwatch.config import Settings
 from ecgwatch.errors import ConfigError
+from training.benchmark.paper import cli as paper_cli
 from training.parameters import CLASSES
 
 DATASETS = ("arrhythmia", "mnist", "fashion-mnist")
@@ -26,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         kinds, "placement", _placement, "ways to place one beat in a t-SNE map, and the joint map of the paper"
     )
     crowd = _kind(kinds, "crowd", _crowd, "what the number of anomalies does to the joint map's figure")
+    paper_cli.add_arguments(
+        _kind(kinds, "paper", paper_cli.run, "the paper's tables, figures and claims, cell by cell")
+    )
     references = _kind(kinds, "references", _references, "which normal beats enter the map, and what they cost")
     placement.add_argument("--quick", action="store_true", help="one seed, ECG only, little training, fewer points")
     placement.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="models at once, one core each")

@@ -7,7 +7,7 @@ Three steps, each saved: train a model (as `ecgwatch train` would, in the same r
 them in every way of `placements`. Tables and pictures are then made from what is saved (`tables`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -19,6 +19,7 @@ import torch
 
 from training import reference_map, train
 from training.benchmark import placements
+from training.datasets.dataset import Dataset
 from training.datasets.read import read
 from training.models import BetaVAE, Serving, unit_latents
 from training.parameters import CLASSES, Parameters
@@ -53,6 +54,10 @@ class Experiment:
     normal: tuple[str, ...]
     seed: int
     quick: bool = False
+    beta: float = Parameters.beta
+    encoder: str = Parameters.encoder  # of ECG; images have one network
+    split: str = ""  # of ECG; empty: by beat
+    share: float = 1.0  # of the training part that trains
 
     @property
     def size(self) -> Size:
@@ -62,16 +67,26 @@ class Experiment:
     @property
     def name(self) -> str:
         """Return its folder's name; models of the release keep theirs."""
-        said = {"arrhythmia": "by-beat"}.get(self.dataset, self.dataset)
-        absent = [one for one in CLASSES[self.dataset] if one not in self.normal]
-        which = "" if self.normal == ("N",) else f"anomaly-{''.join(absent)}-"
-        return f"{said}-{which}{self.seed}" + ("-quick" if self.quick else "")
+        said = {"arrhythmia": self.split or "by-beat"}.get(self.dataset, self.dataset)
+        which = "" if self.normal == ("N",) else f"anomaly-{''.join(self.absent)}-"
+        other = {"beta": f"beta-{self.beta:g}", "encoder": self.encoder, "share": f"share-{self.share:g}"}
+        kept = [text for name, text in other.items() if getattr(self, name) != getattr(type(self), name)]
+        return "-".join([f"{said}-{which}{self.seed}", *kept, *(["quick"] if self.quick else [])])
 
     @property
     def title(self) -> str:
         """Return what tables call it."""
-        absent = [one for one in CLASSES[self.dataset] if one not in self.normal]
-        return "N normal" if self.normal == ("N",) else f"{absent[0]} anomalous"
+        return "N normal" if self.normal == ("N",) else f"{self.absent[0]} anomalous"
+
+    @property
+    def split_name(self) -> str:
+        """Return how training and test are divided."""
+        return self.split or ("by-beat" if self.dataset == "arrhythmia" else "by-image")
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Return the classes that are anomalous."""
+        return tuple(one for one in CLASSES[self.dataset] if one not in self.normal)
 
 
 def experiments(datasets: Sequence[str], quick: bool = False) -> list[Experiment]:
@@ -108,38 +123,76 @@ def _all_steps(experiment: Experiment, base: Parameters, data: Path, runs: Path,
     place(folder, experiment.seed)
 
 
-def encode(experiment: Experiment, base: Parameters, data: Path, folder: Path, on: torch.device) -> None:
-    """Train the model where it is not trained, and write `points.npz`: latents and NSE of all that is compared."""
-    parameters = replace(base, normal=experiment.normal, seed=experiment.seed)
-    _, inputs, split = read(parameters, data)
-    x, kinds, rows = inputs.x, inputs.classes, split.train
-    groups = inputs.records if experiment.dataset == "arrhythmia" else kinds  # references are drawn evenly from each
+@dataclass(frozen=True)
+class Prepared:
+    """A trained model and the positions in its data set of what is compared.
+
+    parts: train, held_out, test; references: positions among those of train; units: of each latent dimension, in those
+    that the network was trained in, float32[latent].
+    """
+
+    model: BetaVAE
+    parameters: Parameters
+    data: Dataset
+    parts: Mapping[str, np.ndarray]
+    references: np.ndarray
+    units: np.ndarray
+
+
+def prepare(experiment: Experiment, base: Parameters, data: Path, folder: Path, on: torch.device) -> Prepared:
+    """Read the data, and train the model where it is not trained yet; a finished run keeps its own parameters."""
     size = experiment.size
-    if size.epochs:
-        # the release's bfloat16 is slow on processors that lack it
-        parameters = replace(parameters, epochs=size.epochs[0], cooldown=size.epochs[1], precision="float32")
+    if (folder / "points.npz").exists():
+        parameters = train.read_parameters(folder)
+    else:
+        chosen: dict[str, Any] = {name: getattr(experiment, name) for name in ("normal", "seed", "beta", "encoder")}
+        chosen["split"] = experiment.split or base.split
+        parameters = replace(base, **chosen)
+        if size.epochs:
+            # the release's bfloat16 is slow on processors that lack it
+            parameters = replace(parameters, epochs=size.epochs[0], cooldown=size.epochs[1], precision="float32")
+        train.open_run(folder, parameters)
+    _, inputs, split = read(parameters, data)
+    kinds, rows = inputs.classes, split.train
+    groups = inputs.records if experiment.dataset == "arrhythmia" else kinds  # references are drawn evenly from each
     if size.beats:
         rows = rows[reference_map.choose(groups[rows], size.beats, experiment.seed)]
-    train.open_run(folder, parameters)
-    model = train.fit(inputs.training(rows), x[split.calibration], parameters, folder, on)
+    if experiment.share < 1:
+        drawn = np.random.default_rng(experiment.seed).permutation(len(rows))
+        rows = np.sort(rows[drawn[: round(experiment.share * len(rows))]])
+    model = train.fit(inputs.training(rows), inputs.x[split.calibration], parameters, folder, on)
+    units = torch.ones(parameters.latent)
     if parameters.unit_latents:
-        unit_latents(model, torch.from_numpy(x[rows]))
-    abnormal = ~np.isin(kinds, experiment.normal)
-    test = choose_test(abnormal[split.test], experiment.seed, size)
+        units = unit_latents(model, torch.from_numpy(inputs.x[rows]))
+    test = choose_test(~np.isin(kinds[split.test], experiment.normal), experiment.seed, size)
     held_out = np.random.default_rng(experiment.seed).permutation(split.calibration)[:HELD_OUT]
     parts = {"train": rows, "held_out": held_out, "test": split.test[test]}
+    references = reference_map.choose(groups[rows], size.references, experiment.seed)
+    return Prepared(model, parameters, inputs, parts, references, units.numpy())
+
+
+def encode(experiment: Experiment, base: Parameters, data: Path, folder: Path, on: torch.device) -> None:
+    """Train the model where it is not trained, and write `points.npz`: latents and NSE of all that is compared."""
+    save_points(prepare(experiment, base, data, folder, on), folder)
+
+
+def save_points(made: Prepared, folder: Path) -> None:
+    """Write `points.npz`, whole or not at all."""
     arrays: dict[str, Any] = {}
-    for name, part in parts.items():
-        arrays[f"{name}_latents"], arrays[f"{name}_nse"] = _encode(model, x[part])
+    for name, part in made.parts.items():
+        arrays[f"{name}_latents"], arrays[f"{name}_nse"] = _encode(made.model, made.data.x[part])
+    kinds = made.data.classes[made.parts["test"]]
+    partial = folder / "points.part.npz"
     np.savez_compressed(
-        folder / "points.npz",
+        partial,
         **arrays,
-        references=reference_map.choose(groups[rows], size.references, experiment.seed),
-        abnormal=abnormal[parts["test"]],
-        kinds=kinds[parts["test"]],
-        perplexity=parameters.perplexity,
-        peers=parameters.peers,
+        references=made.references,
+        abnormal=~np.isin(kinds, made.parameters.normal),
+        kinds=kinds,
+        perplexity=made.parameters.perplexity,
+        peers=made.parameters.peers,
     )
+    partial.replace(folder / "points.npz")
 
 
 def choose_test(abnormal: np.ndarray, seed: int, size: Size = FULL) -> np.ndarray:
@@ -152,25 +205,36 @@ def choose_test(abnormal: np.ndarray, seed: int, size: Size = FULL) -> np.ndarra
     return np.sort(np.concatenate([chosen, normal[:count]]))
 
 
-def place(folder: Path, seed: int) -> None:
-    """Place the points in every way that has no file yet."""
+def read_points(folder: Path, seed: int, all_references: bool = False) -> placements.Points:
+    """Read what is placed, and among what, from `points.npz`."""
     with np.load(folder / "points.npz", allow_pickle=False) as saved:
         every = saved["train_latents"]
-        points = placements.Points(
-            every[saved["references"]],
+        return placements.Points(
+            every if all_references else every[saved["references"]],
             saved["held_out_latents"],
             saved["test_latents"],
             float(saved["perplexity"]),
             seed,
             int(saved["peers"]),
         )
-    for ways, among in ((placements.WAYS, points), (placements.WITH_ALL, replace(points, references=every))):
-        for name, way in ways.items():
-            file = way_file(folder, name)
-            if not file.exists():
-                placed = placements.timed(way, among)
-                placed.save(file)
-                print(f"{folder.name}: {name}, {placed.seconds:.0f} s", flush=True)
+
+
+def place(folder: Path, seed: int) -> None:
+    """Place the points in every way that has no file yet."""
+    place_in(placements.WAYS, read_points(folder, seed), folder)
+    place_in(placements.WITH_ALL, read_points(folder, seed, all_references=True), folder)
+
+
+def place_in(
+    ways: Mapping[str, Callable[[placements.Points], placements.Placed]], points: placements.Points, folder: Path
+) -> None:
+    """Place points in those of some ways that have no file yet."""
+    for name, way in ways.items():
+        file = way_file(folder, name)
+        if not file.exists():
+            placed = placements.timed(way, points)
+            placed.save(file)
+            print(f"{folder.name}: {name}, {placed.seconds:.0f} s", flush=True)
 
 
 def way_file(folder: Path, way: str) -> Path:

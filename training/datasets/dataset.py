@@ -8,7 +8,7 @@ import numpy as np
 
 from ecgwatch.errors import DataError
 
-SplitName = Literal["inter-patient", "by-beat", "by-image"]
+SplitName = Literal["inter-patient", "by-beat", "by-time", "by-image"]
 
 
 @dataclass(frozen=True)

@@ -29,14 +29,16 @@ def read(parameters: Parameters, directory: Path, csv: Path | None = None, offli
     if parameters.dataset != "arrhythmia":
         image, data = _images(parameters.dataset, directory, offline)
         return Data(image, data, images.split(data, parameters.normal))
-    by_beat = parameters.split == "by-beat"
+    name: Literal["by-beat", "by-time", "inter-patient"] = "inter-patient"
+    if parameters.split in ("by-beat", "by-time"):
+        name = parameters.split
+    shared = name != "inter-patient"  # patients are in training and test
     contract: Contract | Bedside = Bedside()
     if parameters.contract == "segment":
-        contract = Contract(rr_window=parameters.rr_window, leads=() if by_beat else Contract().leads)
-    names = arrhythmia.RECORDS if by_beat else arrhythmia.ELIGIBLE_DS1 + arrhythmia.DS2
+        contract = Contract(rr_window=parameters.rr_window, leads=() if shared else Contract().leads)
+    names = arrhythmia.RECORDS if shared else arrhythmia.ELIGIBLE_DS1 + arrhythmia.DS2
     records = download.ensure(directory / arrhythmia.MITDB.folder, arrhythmia.MITDB, offline=offline)
     beats = arrhythmia.load(records, contract, parameters.normal, names)
-    name: Literal["by-beat", "inter-patient"] = "by-beat" if by_beat else "inter-patient"
     split = arrhythmia.split(beats, name, parameters.normal, parameters.keep_mixed_windows)
     return Data(contract, beats, split)
 

@@ -1,0 +1,248 @@
+"""The paper, cell by cell: from small files to tables, verdicts and the report."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ecgwatch import cli
+from ecgwatch.beats import ImageContract
+from ecgwatch.errors import DataError
+from tests import idx_files
+from training import train
+from training.benchmark import placement, placements
+from training.benchmark.auroc import auroc
+from training.benchmark.paper import cells, choices, claims, figures, report, tables
+from training.benchmark.paper.cells import JOINT, JOINT_Z
+from training.benchmark.paper.figures import PLAIN, SAMPLED, THROUGH_MEAN, Cell, Row
+from training.benchmark.placement import Experiment
+from training.benchmark.tables import ALPHAS, LATENT, OURS
+from training.datasets import images
+from training.models import make
+from training.parameters import Parameters, defaults
+
+torch.set_num_threads(1)
+BASE = {"mnist": Parameters(**{**vars(defaults("mnist")), "epochs": 12, "batch": 10, "perplexity": 5.0})}
+CELL = Experiment("mnist", tuple("012345678"), 0)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cell on small files."""
+    folder = tmp_path_factory.mktemp("paper")
+    idx_files.write(folder / "mnist", of_part=150)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(images.RELEASES, "mnist", idx_files.known(images.RELEASES["mnist"], folder / "mnist"))
+        assert cells.run([CELL], BASE, folder, folder, 1, CPU) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def saved(runs: Path) -> Cell:
+    found = figures.load(CELL, runs / CELL.name)
+    assert found is not None
+    return found
+
+
+def _benchmark(runs: Path, *options: str) -> int:
+    places = ["--runs", str(runs), "--out", str(runs / "out"), "--dataset", "mnist", "--tables-only"]
+    return cli.main(["benchmark", "paper", *places, *options])
+
+
+def test_anomalies_are_told_by_their_reconstructions_after_training_and_not_before(runs: Path, saved: Cell) -> None:
+    torch.manual_seed(0)
+    data = images.load(runs / "mnist", "mnist", ImageContract())
+    test = data.records == images.PARTS[1]
+    before = cells.sample(make(BASE["mnist"], 784).eval(), data.x[test], torch.Generator().manual_seed(0)).nse
+    assert abs(auroc(before, data.classes[test] == "9")[0] - 0.5) < 0.3
+    assert auroc(saved.nse[SAMPLED], saved.abnormal)[0] > 0.95
+    assert auroc(saved.nse[THROUGH_MEAN], saved.abnormal)[0] > 0.95
+    assert auroc(saved.ways[JOINT].test[:, 0], saved.abnormal)[0] > 0.9
+    assert set(saved.ways) == {JOINT, JOINT_Z, LATENT, OURS}
+
+
+def test_a_cell_that_was_stopped_ends_as_one_that_was_not(
+    runs: Path, saved: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(images.RELEASES, "mnist", idx_files.known(images.RELEASES["mnist"], runs / "mnist"))
+    whole, fit = placements.joint, train.fit
+    with monkeypatch.context() as stopping:
+        stopping.setattr(train, "fit", lambda *given: pytest.fail("stopped") if fit(*given, stop_after=5) else None)
+        with pytest.raises(pytest.fail.Exception):
+            cells.run([CELL], BASE, runs, tmp_path, 1, CPU)
+    with monkeypatch.context() as stopping:
+        stopping.setattr(placements, "joint", lambda points: pytest.fail("stopped"))
+        with pytest.raises(pytest.fail.Exception):
+            cells.run([CELL], BASE, runs, tmp_path, 1, CPU)
+    assert not cells.done(tmp_path / CELL.name) and cells.done(tmp_path / CELL.name, train_only=True)
+    monkeypatch.setattr(train, "fit", lambda *given: pytest.fail("trained again"))
+    monkeypatch.setattr(placements, "joint", whole)
+    assert cells.run([CELL], BASE, runs, tmp_path, 1, CPU) == 0
+    again = figures.load(CELL, tmp_path / CELL.name)
+    assert again is not None
+    assert _timeless(again, tmp_path) == _timeless(saved, runs)
+
+
+def _timeless(cell: Cell, folder: Path) -> list[Row]:
+    return [replace(row, seconds=None, map_seconds=None) for row in figures.rows(cell, folder / CELL.name)]
+
+
+def test_a_budget_ends_the_work_and_leaves_the_rest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cells.run([CELL, replace(CELL, seed=1)], BASE, tmp_path, tmp_path, 1, CPU, budget_s=0.0) == 2
+    assert "2 of 2 cells are left" in capsys.readouterr().out
+
+
+def test_what_is_done_is_not_done_again(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placement, "prepare", lambda *given: pytest.fail("prepared again"))
+    assert cells.run([CELL], BASE, runs, runs, 1, CPU) == 0
+
+
+def test_a_data_set_that_is_not_there_is_left_out_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*given: object) -> None:
+        raise DataError("small-norb is not there")
+
+    monkeypatch.setattr(placement, "prepare", refuse)
+    assert cells.run([CELL, replace(CELL, seed=1)], BASE, tmp_path, tmp_path, 1, CPU) == 2
+    assert capsys.readouterr().out.count("is left out: small-norb is not there") == 2
+
+
+def test_figures_are_those_counted_by_hand() -> None:
+    """Normal points n, m; abnormal a, b. NSE: a above both, b above n: 3 of 4 pairs. D: a above m alone: 1 of 4."""
+    nse, d = np.array([1.0, 3, 4, 2]), np.array([5.0, 1, 2, 0.5])
+    abnormal = np.array([False, False, True, True])
+    places = np.array([[0.0, 0], [3, 4]])  # one pair, 5 apart
+    way = placements.Placed(np.stack([d, d, d], 1), np.array([[0.0], [1], [2]]).repeat(3, 1), places, places)
+    found = figures.over_alpha(nse, d, abnormal)
+    assert (found[-1], found[0]) == (0.75, 0.25)
+    half = [3.0, 2.0, 3.0, 1.25]  # a ties with n and is above m, b is below both: 1.5 of 4
+    assert found[ALPHAS.index(0.5)] == np.mean([0.5, 1, 0, 0]) and half == (0.5 * nse + 0.5 * d).tolist()
+    assert figures.unit(figures.PRINTED, way) == 0.5 * (5 + 5) / 2  # both orders of the pair, over n = 2
+    assert figures.unit(figures.MEAN, way) == 0.5 * (5 + 5) / 4
+
+
+def _row(**other: object) -> Row:
+    made = {"trained": "1 + 0", "seconds": None, "map_seconds": None, "machine": "", "auroc": ()}
+    which = ("arrhythmia", "by-beat", "N", "tcn", 0.01, 1.0, 0, False, JOINT, 1, PLAIN, SAMPLED, None, 2, 1)
+    return replace(Row(*which, **made), **other)  # type: ignore[arg-type]  # its fields
+
+
+def _rows(of: Mapping[str, float], **other: object) -> list[Row]:
+    """Rows of several classes with the same AUROC at every alpha."""
+    return [_row(anomaly=name, auroc=(value,) * len(ALPHAS), **other) for name, value in of.items()]
+
+
+FIVE = dict.fromkeys("NSVFQ", 0.9)
+
+
+def test_tables_choose_over_beta_and_alpha_and_average_seeds_before() -> None:
+    low = tuple(0.7 if alpha == 0.9 else 0.6 for alpha in ALPHAS)
+    high = tuple(0.9 if alpha == 0.9 else 0.5 for alpha in ALPHAS)
+    rows = [_row(auroc=low), _row(auroc=high, seed=1), _row(auroc=(0.75,) * len(ALPHAS), beta=1.0)]
+    rows.append(_row(auroc=(0.5,) * len(ALPHAS), nse=THROUGH_MEAN, fixed=0.625))
+    assert choices.chosen(choices.at(rows, JOINT)) == pytest.approx((0.8, 0.01, 0.9))
+    (line,) = (one for one in tables.table_2(rows) if (one["dataset"], one["class"]) == ("arrhythmia", "N"))
+    assert line["mu, paper"] == 0.911 and line["mu, chosen"] == pytest.approx(0.8) and line["mu, fixed"] == 0.625
+    assert line["mu, difference"] == pytest.approx(0.8 - 0.911) and line["z, chosen"] is None and line["seeds"] == 2
+
+
+def test_a_mean_that_lacks_a_class_is_empty_and_a_goal_without_it_neither_met_nor_missed() -> None:
+    whole = tables.table_1(_rows(FIVE))
+    lacking = tables.table_1(_rows(dict.fromkeys("NSVF", 0.9)))
+    means = [
+        next(one for one in t if (one["dataset"], one["class"]) == ("arrhythmia", "mean")) for t in (whole, lacking)
+    ]
+    assert means[0]["ours, joint map, chosen"] == pytest.approx(0.9) and means[1]["ours, joint map, chosen"] is None
+    said = [next(g["reached"] for g in tables.goals(t, []) if g["dataset"] == "arrhythmia") for t in (whole, lacking)]
+    assert said == ["missed", ""]
+    assert "| arrhythmia | Q | paced, unknown |  |" in tables.markdown(lacking)
+
+
+def _verdict(name: str, rows: list[Row]) -> str:
+    (claim,) = (one for one in claims.CLAIMS if one.claim == name)
+    return claims.judge(claim, rows).verdict
+
+
+def test_a_claim_holds_in_part_or_not_by_the_share_of_its_cases_and_is_not_tested_without_any() -> None:
+    t_sne = "t-SNE is better than latent distance"
+    latent = _rows(FIVE, placing=LATENT)
+    above = [{name: 0.95 if name in won else 0.85 for name in "NSVFQ"} for won in ("NSVFQ", "NSV", "N")]
+    said = [_verdict(t_sne, [*latent, *_rows(one)]) for one in above]
+    assert said == [claims.HOLDS, claims.IN_PART, claims.FAILS]
+    assert _verdict(t_sne, latent) == claims.UNTESTED
+
+
+def test_each_claim_follows_its_rule() -> None:
+    rows = _rows(FIVE)
+    for k, other in ((3, 0.905), (5, 0.92)):
+        rows += _rows(dict.fromkeys("NSVFQ", other), k=k)
+    assert _verdict("k of 1, 3 and 5 are alike", rows) == claims.IN_PART  # 3 is, 5 is not
+    assert _verdict("mu and z are alike", rows + _rows({"N": 0.92}, placing=JOINT_Z)) == claims.FAILS
+    assert _verdict("beta < 1 is best", rows) == claims.UNTESTED
+    assert _verdict("beta < 1 is best", rows + _rows({"N": 0.8, "S": 0.99}, beta=1.0)) == claims.IN_PART
+    tcn = "TCN is above CNN and LSTM in all five classes"
+    others = _rows(dict.fromkeys("NSVFQ", 0.8), network="cnn") + _rows(dict.fromkeys("NSVF", 0.8), network="lstm")
+    assert _verdict(tcn, rows + others) == claims.UNTESTED  # all five, or none
+    assert _verdict(tcn, rows + others + _rows({"Q": 0.8}, network="lstm")) == claims.HOLDS
+    assert _verdict(tcn, rows + others + _rows({"Q": 0.9}, network="lstm")) == claims.IN_PART
+    assert _verdict("CNN is weak on N", rows + others) == claims.FAILS
+    weak = _rows({"N": 0.6, **dict.fromkeys("SVFQ", 0.85)}, network="cnn")
+    assert _verdict("CNN is weak on N", rows + weak) == claims.HOLDS
+    late = tuple(0.9 if alpha == 0.99 else 0.5 for alpha in ALPHAS)
+    early = tuple(0.9 if alpha <= 0.4 else 0.5 for alpha in ALPHAS)
+    normalised = [_row(auroc=late), _row(auroc=early, distance=figures.MEAN)]
+    assert _verdict("normalised distance eases alpha (1/n^2)", normalised) == claims.HOLDS
+    assert _verdict("normalised distance lowers the best alpha (1/n^2)", normalised) == claims.HOLDS
+    assert _verdict("normalised distance lowers the best alpha (as printed)", normalised) == claims.UNTESTED
+
+
+def test_the_grid_holds_every_cell_once_and_what_most_figures_need_first() -> None:
+    grid = cells.grid()
+    assert len({one.name for one in grid}) == len(grid) == len(set(grid))
+    assert [one.seed for one in grid[:15]] == [0] * 5 + [1] * 5 + [2] * 5
+    assert all(one.dataset == "arrhythmia" and one.beta == 0.01 for one in grid[:15])
+    assert grid[0].name == "by-beat-anomaly-N-0"  # what `benchmark placement` has trained is not trained again
+    assert not [one for one in grid if one.split == "inter-patient" and one.absent == ("Q",)]
+    assert {one.beta for one in grid if (one.dataset, one.absent) == ("arrhythmia", ("F",))} == set(cells.ALL_BETAS)
+    quick = cells.grid(quick=True)
+    assert {(one.beta, one.seed) for one in quick} == {(0.01, 0)} and all(one.name.endswith("-quick") for one in quick)
+
+
+def test_the_report_holds_its_pictures_and_what_another_machine_computed_and_ends_with_the_verdicts(runs: Path) -> None:
+    other = _rows(FIVE, machine="another")
+    figures.write_csv(runs / "out" / "cells.csv", other)
+    assert _benchmark(runs) == 0
+    rows = figures.read_csv(runs / "out" / "cells.csv")
+    assert [row.machine for row in rows if row.dataset == "arrhythmia"] == ["another"] * 5
+    assert len(rows) == 5 + len(figures.rows(figures.load(CELL, runs / CELL.name) or pytest.fail(), runs / CELL.name))
+    page = (runs / "out" / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == len(list((runs / "out").glob("figure-*.png"))) >= 1
+    assert "http" not in page and report.QUICK not in page
+    assert page.rindex("paper's claims".replace("'", "&#x27;")) > page.rindex("Figure size")
+    assert "| mnist | 9 |" in (runs / "out" / "paper.md").read_text()
+    assert (runs / "out" / "figure-12.png").stat().st_size < 100_000
+
+
+def test_the_shortened_form_is_marked_and_keeps_its_own_files(runs: Path) -> None:
+    out = runs / "out-quick"
+    figures.write_csv(out / "cells-quick.csv", _rows(FIVE, quick=True))
+    assert cli.main(["benchmark", "paper", "--quick", "--tables-only", "--runs", str(runs), "--out", str(out)]) == 0
+    assert (
+        report.QUICK in (out / "paper-quick.md").read_text()
+        and 'class="quick"' in (out / "report-quick.html").read_text()
+    )
+    assert not (out / "paper.md").exists()
+
+
+def test_without_anything_saved_or_with_a_cell_that_is_none_it_says_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _benchmark(tmp_path) == 78
+    assert "run without --tables-only first" in capsys.readouterr().err
+    assert _benchmark(tmp_path, "--beta", "0.123") == 78
+    assert capsys.readouterr().err.count("\n") == 1

@@ -1,0 +1,224 @@
+"""The cells of the paper's grid, each computed once: train, encode, sample, map.
+
+A cell is (data set, split, anomalous class, beta, encoder, seed, share of the training part): an `Experiment` of
+`training.benchmark.placement`, in the run folder that `ecgwatch benchmark placement` would use, so that neither trains
+what the other has trained. Each step leaves a file, whole or not at all, and training leaves its checkpoint: a cell
+that was stopped anywhere goes on where it was.
+"""
+
+import json
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from multiprocessing import TimeoutError as TookTooLong
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ecgwatch.errors import ConfigError, DataError
+from training.benchmark import placement, placements
+from training.benchmark.placement import Experiment, way_file
+from training.models import BetaVAE
+from training.parameters import CLASSES, Parameters
+from training.train import write_atomically
+
+BETAS = (0.01, 0.05, 0.1, 0.3, 1.0)  # of the tables
+# of the heat maps (figure 2) and of every beta that figures 3, 9-11 and table 2 name; the paper leaves its grid open
+ALL_BETAS = (0.0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0, 1.2, 2.0, 4.0, 5.0, 7.0, 10.0)
+HEAT = {"mnist": "7", "fashion-mnist": "3", "small-norb": "1", "cifar-10": "5", "arrhythmia": "F"}  # figure 2
+MAPPED = {"mnist": "3", "fashion-mnist": "1", "arrhythmia": "Q"}  # figures 9-11
+MAP_BETAS = (0.01, 0.8, 5.0, 10.0)
+ENCODERS = ("tcn", "cnn", "lstm")
+SHARES = (0.05, 0.1, 0.25, 0.5)  # beside all of the training part
+SEEDS = (0, 1, 2)
+SPLITS = ("by-beat", "by-time", "inter-patient")
+DATASETS = ("arrhythmia", "mnist", "fashion-mnist", "cifar-10", "small-norb")
+
+JOINT, JOINT_Z = "joint map", "joint map of z"
+WAYS = {name: placements.WAYS[name] for name in (JOINT, "latent neighbours", "virtual peers")}
+EXAMPLES = 4  # of each kind, for figure 6
+
+
+def grid(datasets: Sequence[str] = DATASETS, quick: bool = False) -> list[Experiment]:
+    """Return the cells of the whole paper, those first that most figures need; quick: one beta, one seed.
+
+    Between patients Q is left out: there are seven such beats.
+    """
+    ecg = "arrhythmia" in datasets
+    images = [name for name in datasets if name != "arrhythmia"]
+    found = [
+        one for seed in ((0,) if quick or not ecg else SEEDS) if ecg for one in _classes("arrhythmia", seed, quick)
+    ]
+    found += [one for name in images for one in _classes(name, 0, quick)]
+    if quick:
+        return found
+    first = [one for one in found if one.seed == 0]
+    found += [replace(one, beta=beta) for beta in BETAS[1:] for one in first]
+    found += [replace(one, encoder=encoder) for encoder in ENCODERS[1:] for one in first if one.dataset == "arrhythmia"]
+    for chosen, betas in ((HEAT, ALL_BETAS), (MAPPED, MAP_BETAS)):
+        found += [replace(one, beta=beta) for one in first if chosen.get(one.dataset) in one.absent for beta in betas]
+    found += [replace(one, share=share) for share in SHARES for one in first if one.dataset == "arrhythmia"]
+    found += [
+        replace(one, split=split)
+        for split in SPLITS[1:]
+        for one in first
+        if one.dataset == "arrhythmia" and (split, one.absent) != ("inter-patient", ("Q",))
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _classes(dataset: str, seed: int, quick: bool) -> list[Experiment]:
+    every = tuple(CLASSES[dataset])
+    return [Experiment(dataset, tuple(c for c in every if c != one), seed, quick) for one in every]
+
+
+class Examples(NamedTuple):
+    """Test points, their reconstructions through a sampled z, float32[n, length], and which are abnormal, bool[n]."""
+
+    x: np.ndarray
+    y: np.ndarray
+    abnormal: np.ndarray
+
+
+def run(
+    chosen: Sequence[Experiment],
+    base: Mapping[str, Parameters],
+    data: Path,
+    runs: Path,
+    jobs: int,
+    on: torch.device,
+    budget_s: float | None = None,
+    train_only: bool = False,
+) -> int:
+    """Do what is not done yet, in order, `jobs` cells at once; return how many cells are left.
+
+    base: of each data set, parameters of the models, but for what the cells set; on: where models are trained;
+    budget_s: stop after so many seconds, whatever is in progress: the next call goes on from the last epoch and file;
+    train_only: leave t-SNE to another machine.
+    """
+    end = None if budget_s is None else time.monotonic() + budget_s
+    waiting = [one for one in chosen if not done(runs / one.name, train_only)]
+    steps = partial(_tried, base=base, data=data, runs=runs, on=on, train_only=train_only)
+    if jobs == 1 and end is None:
+        for one in waiting:
+            print(steps(one), flush=True)
+        return _left(chosen, runs, train_only)
+    with get_context("spawn").Pool(jobs, torch.set_num_threads, (1,)) as pool:  # leaving it ends what is in progress
+        results = pool.imap_unordered(steps, waiting)
+        for _ in waiting:
+            try:
+                print(results.next(None if end is None else max(0.0, end - time.monotonic())), flush=True)
+            except TookTooLong:
+                left = _left(chosen, runs, train_only)
+                print(f"the budget is used up: {left} of {len(chosen)} cells are left; the same command goes on")
+                return left
+    return _left(chosen, runs, train_only)
+
+
+def _left(chosen: Sequence[Experiment], runs: Path, train_only: bool) -> int:
+    return sum(not done(runs / one.name, train_only) for one in chosen)
+
+
+def done(folder: Path, train_only: bool = False) -> bool:
+    """Return whether a cell's files are there."""
+    ways = () if train_only else (*WAYS, JOINT_Z)
+    return all(
+        file.exists()
+        for file in (folder / "points.npz", folder / "sampled.npz", *(way_file(folder, way) for way in ways))
+    )
+
+
+def _tried(cell: Experiment, **given: Any) -> str:
+    """Do a cell's steps; what lacks its data set says so, and the others go on."""
+    try:
+        return _steps(cell, **given)
+    except DataError as error:
+        return f"{cell.name} is left out: {error}"
+
+
+def _steps(
+    cell: Experiment, base: Mapping[str, Parameters], data: Path, runs: Path, on: torch.device, train_only: bool
+) -> str:
+    folder, start = runs / cell.name, time.perf_counter()
+    if not done(folder, train_only=True):
+        whole = not (folder / "checkpoint.safetensors").exists()  # not in pieces, of which the time is not known
+        made = placement.prepare(cell, base[cell.dataset], data, folder, on)
+        if not (folder / "points.npz").exists():
+            seconds = round(time.perf_counter() - start, 1) if whole else None
+            write_atomically(folder / "made.json", json.dumps({"seconds": seconds, "machine": _machine(on)}))
+            placement.save_points(made, folder)
+        if not (folder / "sampled.npz").exists():
+            _save_sampled(made, folder, cell.seed)
+    if not train_only:
+        points = placement.read_points(folder, cell.seed)
+        placement.place_in(WAYS, points, folder)
+        with np.load(folder / "sampled.npz", allow_pickle=False) as saved:
+            z = replace(points, references=saved["references_z"], test=saved["test_z"])
+        placement.place_in({JOINT_Z: placements.joint}, z, folder)
+    return f"{cell.name}: {time.perf_counter() - start:.0f} s"
+
+
+@torch.no_grad()
+def _save_sampled(made: placement.Prepared, folder: Path, seed: int) -> None:
+    """Write `sampled.npz`: one z ~ q(z|x) of references and test points, NSE through it (section 3.5), examples.
+
+    Raises ConfigError where the folder's points are of other data.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    x, kinds = made.data.x, made.data.classes
+    rows = {"references": made.parts["train"][made.references], "test": made.parts["test"]}
+    rows["held_out"] = made.parts["held_out"]
+    sampled = {name: sample(made.model, x[part], generator) for name, part in rows.items()}
+    with np.load(folder / "points.npz", allow_pickle=False) as saved:
+        if len(saved["kinds"]) != len(rows["test"]) or (saved["kinds"] != kinds[rows["test"]]).any():
+            raise ConfigError(f"{folder / 'points.npz'} holds other points than this data set's")
+    abnormal = ~np.isin(kinds[rows["test"]], made.parameters.normal)
+    rng = np.random.default_rng(seed)
+    shown = np.concatenate([rng.permutation(np.flatnonzero(mask))[:EXAMPLES] for mask in (~abnormal, abnormal)])
+    partial_file = folder / "sampled.part.npz"
+    np.savez_compressed(
+        partial_file,
+        # in the network's own units, as in the paper: in those of the mean's deviation the noise of dimensions that the
+        # capacity leaves unused would be all there is
+        references_z=sampled["references"].z * made.units,
+        test_z=sampled["test"].z * made.units,
+        test_nse=sampled["test"].nse,
+        held_out_nse=sampled["held_out"].nse,
+        examples_x=x[rows["test"][shown]],
+        examples_y=sampled["test"].y[shown],
+        examples_abnormal=abnormal[shown],
+    )
+    partial_file.replace(folder / "sampled.npz")
+
+
+class Sampled(NamedTuple):
+    """z float32[n, latent], reconstruction y float32[n, length] and NSE float32[n] (eq. 3)."""
+
+    z: np.ndarray
+    y: np.ndarray
+    nse: np.ndarray
+
+
+@torch.no_grad()
+def sample(model: BetaVAE, x: np.ndarray, generator: torch.Generator) -> Sampled:
+    """Send one z ~ N(mean, deviation) of each x, float32[n, length], through the decoder (algorithm 1)."""
+    parts = []
+    for part in torch.from_numpy(x).split(1000):
+        mean, log_variance = model.encode(part)
+        z = mean + torch.exp(0.5 * log_variance) * torch.randn(mean.shape, generator=generator)
+        y = model.decode(z, part)
+        parts.append((z, y, ((part - y) ** 2).sum(1) / (part**2).sum(1).clamp_min(1e-12)))
+    return Sampled(*(torch.cat(of_all).numpy() for of_all in zip(*parts, strict=True)))
+
+
+def _machine(on: torch.device) -> str:
+    """Return the names of processor and GPU, as the system has them."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    processor = next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), platform.machine())
+    return torch.cuda.get_device_name(on) if on.type == "cuda" else processor

@@ -1,0 +1,109 @@
+"""`ecgwatch benchmark paper`: its arguments, and the cells, tables and pictures that they name."""
+
+import argparse
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+from ecgwatch.config import Settings
+from ecgwatch.errors import ConfigError
+from training.parameters import CLASSES, Parameters, defaults
+
+# which cells: option -> type, what it says, field of the cell
+_FILTERS = {
+    "dataset": (str, "data sets", "dataset"),
+    "anomaly": (str, "anomalous classes", "anomaly"),
+    "beta": (float, "betas", "beta"),
+    "encoder": (str, "encoders of ECG: tcn, cnn, lstm", "encoder"),
+    "seed": (int, "seeds", "seed"),
+    "split": (str, "splits: by-beat, by-time, inter-patient, by-image", "split_name"),
+    "share": (float, "shares of the training part", "share"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `ecgwatch benchmark paper`."""
+    for name, (kind, text, _) in _FILTERS.items():
+        parser.add_argument(f"--{name}", nargs="+", type=kind, help=f"of the grid, these {text} alone (default: all)")
+    parser.add_argument(
+        "--quick", action="store_true", help="5 epochs, one beta, one seed, smaller maps; marked so everywhere"
+    )
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="cells at once, one core each")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where models are trained; default: auto"
+    )
+    parser.add_argument(
+        "--budget", type=float, metavar="MINUTES", help="stop after so long; the same command goes on where it stopped"
+    )
+    parser.add_argument("--train-only", action="store_true", help="train and encode; leave t-SNE to another machine")
+    parser.add_argument("--tables-only", action="store_true", help="compute nothing; tables of what is there")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="data directory (default: [data] directory)")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs/release"), metavar="DIR", help="run folders (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("docs/benchmark"), metavar="DIR", help="tables (default: %(default)s)"
+    )
+
+
+def run(args: argparse.Namespace, settings: Settings) -> None:
+    """Compute what is missing, then write tables, pictures and the report; ConfigError where there is nothing."""
+    from training import train
+    from training.benchmark.paper import cells, figures, report
+    from training.benchmark.placement import Experiment
+
+    if args.jobs < 1:
+        raise ConfigError("--jobs must be above 0")
+    if args.budget is not None and not args.budget > 0:
+        raise ConfigError("--budget must be above 0")
+    datasets = [name for name in cells.DATASETS if name in CLASSES]
+    grid = cells.grid(datasets, args.quick)
+    chosen = [one for one in grid if _is_wanted(args, one)]
+    if not chosen:
+        raise ConfigError("no cell of the grid is all that the options ask for; leave one of them out")
+    if not args.tables_only:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that no worker outlives a `timeout`
+        base = {name: _base(name) for name in datasets}
+        data = args.data or Path(settings.data.directory)
+        budget_s = None if args.budget is None else 60 * args.budget
+        on = train.device(args.device)
+        cells.run(chosen, base, data, args.runs, args.jobs, on, budget_s, args.train_only)
+
+    @cache
+    def load(one: Experiment) -> figures.Cell | None:
+        return figures.load(one, args.runs / one.name)
+
+    made = [row for one in chosen if (cell := load(one)) for row in figures.rows(cell, args.runs / one.name)]
+    before = figures.read_csv(args.out / f"cells{'-quick' if args.quick else ''}.csv")
+    rows = figures.joined(made, before, grid)
+    if not rows:
+        raise ConfigError(f"--runs {args.runs} holds nothing to make tables of; run without --tables-only first")
+
+    def find(dataset: str, anomaly: str, **other: float | str) -> figures.Cell | None:
+        if dataset not in datasets:
+            return None
+        normal = tuple(kind for kind in CLASSES[dataset] if kind != anomaly)
+        return load(replace(Experiment(dataset, normal, 0, args.quick), **other))  # type: ignore[arg-type]  # its fields
+
+    command = f"ecgwatch benchmark paper{' --quick' if args.quick else ''}"
+    print(report.write(args.out, rows, find, args.quick, command))
+
+
+def _is_wanted(args: argparse.Namespace, one: object) -> bool:
+    def matches(name: str, field: str) -> bool:
+        wanted: Sequence[object] | None = getattr(args, name)
+        value = "".join(getattr(one, "absent")) if field == "anomaly" else getattr(one, field)  # noqa: B009
+        return wanted is None or value in wanted
+
+    return all(matches(name, field) for name, (_, _, field) in _FILTERS.items())
+
+
+def _base(dataset: str) -> Parameters:
+    """Return what the models of a data set are trained with, but for what a cell sets."""
+    from training import release
+
+    # float32, as the cells of all machines: the release's bfloat16 is slow where the processor lacks it
+    return replace(release.parameters("by-beat"), precision="float32") if dataset == "arrhythmia" else defaults(dataset)

@@ -1,0 +1,201 @@
+"""What a cell saved -> rows of AUROC over the paper's alpha grid; rows <-> cells.csv.
+
+The rows are all that tables, heat maps, comparisons and verdicts are made of, so these can be made again anywhere; only
+pictures of points (maps, ROC curves, reconstructions) need the run folders.
+"""
+
+import csv
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from scipy.spatial.distance import pdist
+
+from training.benchmark import placements
+from training.benchmark.auroc import auroc
+from training.benchmark.paper.cells import JOINT, JOINT_Z, WAYS, Examples
+from training.benchmark.placement import Experiment, way_file
+from training.benchmark.tables import ALPHAS, LATENT, scaled
+from training.calibrate import ALPHA
+from training.train import read_parameters
+
+PLAIN, PRINTED, MEAN = "plain", "eq. 36 as printed", "eq. 36 with 1/n^2"  # which distance in the map
+C = 0.5  # of eq. 35, appendix F
+SAMPLED, THROUGH_MEAN = "sampled z", "mean"  # NSE as in section 3.5, and as served
+
+
+@dataclass(frozen=True)
+class Row:
+    """AUROC of S (eq. 2) for each alpha of the grid, and with alpha fixed without labels; of one cell, one placing."""
+
+    dataset: str
+    split: str
+    anomaly: str
+    network: str
+    beta: float
+    share: float  # of the training part
+    seed: int
+    quick: bool
+    placing: str
+    k: int
+    distance: str
+    nse: str
+    fixed: float | None  # alpha 1/2 after scaling both terms on held-out normal points (docs/placement.md)
+    test: int  # points
+    abnormal: int  # of them
+    trained: str  # epochs and cool-down
+    seconds: float | None  # of training; None where it was trained elsewhere or in pieces
+    map_seconds: float | None
+    machine: str
+    auroc: tuple[float, ...]
+
+
+class Cell(NamedTuple):
+    """What a cell saved.
+
+    nse, held_out_nse: by the way they were reconstructed, SAMPLED or THROUGH_MEAN, of test and held-out points;
+    abnormal: bool[m]; kinds: class of each test point; ways: by name; examples: for figure 6.
+    """
+
+    experiment: Experiment
+    nse: Mapping[str, np.ndarray]
+    held_out_nse: Mapping[str, np.ndarray]
+    abnormal: np.ndarray
+    kinds: np.ndarray
+    ways: Mapping[str, placements.Placed]
+    examples: Examples
+
+
+def load(experiment: Experiment, folder: Path) -> Cell | None:
+    """Return what a cell saved; None where it has not come so far."""
+    if not (folder / "points.npz").exists() or not (folder / "sampled.npz").exists():
+        return None
+    names = [name for name in (*WAYS, JOINT_Z) if way_file(folder, name).exists()]
+    with np.load(folder / "points.npz") as points, np.load(folder / "sampled.npz") as sampled:
+        return Cell(
+            experiment,
+            {SAMPLED: sampled["test_nse"], THROUGH_MEAN: points["test_nse"]},
+            {SAMPLED: sampled["held_out_nse"], THROUGH_MEAN: points["held_out_nse"]},
+            points["abnormal"],
+            points["kinds"],
+            {name: placements.load(way_file(folder, name)) for name in names},
+            Examples(*(sampled[f"examples_{name}"] for name in Examples._fields)),
+        )
+
+
+def rows(cell: Cell, folder: Path) -> list[Row]:
+    """Return the figures of a cell; folder: where its parameters and how it was made are said."""
+    one, parameters, made = cell.experiment, read_parameters(folder), {}
+    if (folder / "made.json").exists():
+        made = json.loads((folder / "made.json").read_text(encoding="utf-8"))
+    what: dict[str, Any] = {
+        "dataset": one.dataset,
+        "split": parameters.split,
+        "anomaly": "".join(one.absent),
+        "network": network(one),
+        "beta": one.beta,
+        "share": one.share,
+        "seed": one.seed,
+        "quick": one.quick,
+        "test": len(cell.abnormal),
+        "abnormal": int(cell.abnormal.sum()),
+        "trained": f"{parameters.epochs} + {parameters.cooldown}",
+        "seconds": made.get("seconds"),
+        "machine": made.get("machine", ""),
+    }
+    found = []
+    for placing, placed in cell.ways.items():
+        for k, distance, nse in _combinations(placing):
+            column = placements.K.index(k)
+            d, errors = placed.test[:, column] / unit(distance, placed), cell.nse[nse]
+            fixed = None
+            if distance == PLAIN:
+                terms = scaled(errors, cell.held_out_nse[nse]), scaled(d, placed.scale[:, column])
+                fixed = float(auroc(ALPHA * terms[0] + (1 - ALPHA) * terms[1], cell.abnormal)[0])
+                fixed = fixed if np.isfinite(np.sum(terms)) else None
+            which: dict[str, Any] = {"placing": placing, "k": k, "distance": distance, "nse": nse}
+            found.append(
+                Row(
+                    **what,
+                    **which,
+                    fixed=fixed,
+                    map_seconds=round(placed.seconds, 1),
+                    auroc=over_alpha(errors, d, cell.abnormal),
+                )
+            )
+    return found
+
+
+def over_alpha(nse: np.ndarray, d: np.ndarray, abnormal: np.ndarray) -> tuple[float, ...]:
+    """Return AUROC of S (eq. 2) for each alpha of the grid; nse, d: float[m], abnormal: bool[m]."""
+    return tuple(float(auroc(alpha * nse + (1 - alpha) * d, abnormal)[0]) for alpha in ALPHAS)
+
+
+def _combinations(placing: str) -> list[tuple[int, str, str]]:
+    """Return which k, distance and NSE are looked at; other distances than the plain one in the joint maps alone."""
+    chosen = [(k, PLAIN, nse) for k in (placements.K if placing != LATENT else (1,)) for nse in (SAMPLED, THROUGH_MEAN)]
+    return chosen + [(1, distance, SAMPLED) for distance in (PRINTED, MEAN) if placing in (JOINT, JOINT_Z)]
+
+
+def network(experiment: Experiment) -> str:
+    """Return what a table calls the encoder."""
+    return experiment.encoder if experiment.dataset == "arrhythmia" else "table 3"
+
+
+def unit(distance: str, placed: placements.Placed) -> float:
+    """Return what D is divided by: c times eq. 36, the distances between references summed over n or over n^2."""
+    if distance == PLAIN:
+        return 1.0
+    n = len(placed.among)
+    total = 2 * float(pdist(placed.among.astype(np.float64)).sum())
+    return C * total / (n if distance == PRINTED else n**2)
+
+
+def write_csv(file: Path, found: Sequence[Row]) -> None:
+    """Write rows, figures with four digits."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    names = [field.name for field in fields(Row) if field.name != "auroc"]
+    with file.open("w", newline="", encoding="utf-8") as opened:
+        writer = csv.writer(opened, lineterminator="\n")
+        writer.writerow([*names, *(f"alpha {a:g}" for a in ALPHAS)])
+        for row in found:
+            cells: list[Any] = [getattr(row, name) for name in names]
+            cells = ["" if c is None else f"{c:.4f}" if n == "fixed" else c for n, c in zip(names, cells, strict=True)]
+            writer.writerow([*cells, *(f"{value:.4f}" for value in row.auroc)])
+
+
+def read_csv(file: Path) -> list[Row]:
+    """Return the rows that `write_csv` wrote; none where there is no file."""
+    if not file.exists():
+        return []
+    found = []
+    with file.open(newline="", encoding="utf-8") as opened:
+        for line in csv.DictReader(opened):
+            auroc = [line.pop(f"alpha {a:g}") for a in ALPHAS]
+            strings = ("trained", "machine", "anomaly")
+            values = {name: value if name in strings else value or None for name, value in line.items()}
+            found.append(values | {"quick": line["quick"] == "True", "auroc": auroc})
+    return msgspec.convert(found, list[Row], strict=False)
+
+
+def joined(made: Sequence[Row], before: Iterable[Row], order: Sequence[Experiment]) -> list[Row]:
+    """Return the rows made now, and those from before of cells that were not made now, in the grid's order.
+
+    So the tables grow over machines that come and go.
+    """
+    new = {_cell(row) for row in made}
+    kept = [row for row in before if _cell(row) not in new]
+    place = {_named(one): number for number, one in enumerate(order)}
+    return sorted([*made, *kept], key=lambda row: place.get(_cell(row), len(place)))
+
+
+def _named(one: Experiment) -> tuple[Any, ...]:
+    return one.dataset, one.split_name, "".join(one.absent), network(one), one.beta, one.share, one.seed, one.quick
+
+
+def _cell(row: Row) -> tuple[Any, ...]:
+    return row.dataset, row.split, row.anomaly, row.network, row.beta, row.share, row.seed, row.quick

@@ -1,0 +1,254 @@
+"""Rows of AUROC -> the paper's tables 1 and 2 with ours beside them, the goals, and what the paper shows as bars.
+
+The two ways of choosing of `choices` stand side by side. A cell that was not computed is None, and so is a mean that
+lacks a class.
+"""
+
+import csv
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training.benchmark.paper.cells import ENCODERS, JOINT, JOINT_Z, SHARES, SPLITS
+from training.benchmark.paper.choices import at, chosen, fixed, main, select
+from training.benchmark.paper.figures import PLAIN, SAMPLED, THROUGH_MEAN, Row
+from training.benchmark.tables import LATENT, OURS
+from training.parameters import CLASSES
+
+Line = dict[str, Any]  # a line of a table: column -> text, number or None
+MEAN = "mean"
+RECONSTRUCTION, ANODM = "beta-VAE, reconstruction only", "AnoDM"
+# mean AUROC to reach (S: the paper's tables 1 and 2) and to lie near by (reconstruction only)
+GOALS = {"mnist": 0.975, "fashion-mnist": 0.883, "cifar-10": 0.640, "arrhythmia": 0.940}
+NEAR = {"mnist": 0.913, "fashion-mnist": 0.683, "cifar-10": 0.532}
+WITHIN = 0.02
+
+
+def published() -> list[Line]:
+    """Return the paper's tables 1 and 2, as `published.csv` has them."""
+    text = files("training.benchmark").joinpath("published.csv").read_text(encoding="utf-8")
+    return [
+        {name: float(v) if name in ("auroc", "beta", "alpha") and v else v or None for name, v in line.items()}
+        for line in csv.DictReader(text.splitlines())
+    ]
+
+
+def table_1(rows: Sequence[Row]) -> list[Line]:
+    """Return table 1: of every class the published methods, and ours by both ways of choosing and of placing."""
+
+    def line(of_class: Sequence[Row], of_paper: Mapping[str, float | None]) -> Line:
+        reconstruction = chosen(at(of_class, JOINT), (1.0,))
+        joint = [one for placing in (JOINT, JOINT_Z) if (one := chosen(at(of_class, placing)))]
+        best = max(joint, default=None)
+        frozen = chosen(at(of_class, OURS))
+        return {
+            **{name: of_paper.get(name) for name in _PUBLISHED},
+            RECONSTRUCTION: of_paper.get(RECONSTRUCTION),
+            "ours, reconstruction only": reconstruction and reconstruction.auroc,
+            ANODM: of_paper.get(ANODM),
+            "ours, joint map, chosen": best and best.auroc,
+            "ours, joint map, fixed": fixed(at(of_class, JOINT, THROUGH_MEAN)),
+            "ours, streaming, chosen": frozen and frozen.auroc,
+            "ours, streaming, fixed": fixed(at(of_class, OURS, THROUGH_MEAN)),
+        }
+
+    lines = _by_class(rows, line)
+    for one in lines:
+        one["difference, reconstruction only"] = _minus(one["ours, reconstruction only"], one[RECONSTRUCTION])
+        one["difference, chosen"] = _minus(one["ours, joint map, chosen"], one[ANODM])
+        one["difference, fixed"] = _minus(one["ours, joint map, fixed"], one[ANODM])
+    return lines
+
+
+_PUBLISHED = ("CapsNet, prediction probability", "CapsNet, reconstruction error", "AnoGAN", "ADGAN")
+
+
+def table_2(rows: Sequence[Row]) -> list[Line]:
+    """Return table 2: t-SNE of mu and of z, the paper's and ours, with the beta and alpha that were chosen."""
+
+    def line(of_class: Sequence[Row], of_paper: Mapping[str, float | None]) -> Line:
+        made: Line = {}
+        for name, placing in (("mu", JOINT), ("z", JOINT_Z)):
+            best = chosen(at(of_class, placing)) or (None, None, None)
+            paper = f"AnoDM, {name}"
+            made |= {f"{name}, paper": of_paper.get(paper)}
+            made |= {f"{name}, paper's {what}": of_paper.get(f"{paper}, {what}") for what in ("beta", "alpha")}
+            made |= dict(zip((f"{name}, chosen", f"{name}, beta", f"{name}, alpha"), best, strict=True))
+            made[f"{name}, fixed"] = fixed(at(of_class, placing, THROUGH_MEAN))
+        return made
+
+    lines = _by_class(rows, line)
+    for one in lines:
+        for name in ("mu", "z"):
+            one[f"{name}, difference"] = _minus(one[f"{name}, chosen"], one[f"{name}, paper"])
+    return lines
+
+
+def _by_class(rows: Sequence[Row], line: Callable[[Sequence[Row], Mapping[str, float | None]], Line]) -> list[Line]:
+    """Return a line for each class of the paper's data sets, and their mean."""
+    found: list[Line] = []
+    of_paper: dict[tuple[str, str], dict[str, float | None]] = {}
+    for one in published():
+        known = of_paper.setdefault((one["dataset"], one["anomaly"]), {})
+        known[one["method"]] = one["auroc"]
+        known |= {f"{one['method']}, {what}": one[what] for what in ("beta", "alpha")}
+        if one["method"].startswith(f"{ANODM}, ") and one["dataset"] not in NEAR:  # table 1 has not these data sets
+            known[ANODM] = max(known.get(ANODM) or 0, one["auroc"])  # as it does elsewhere: the better of mu and z
+    for dataset in dict.fromkeys(dataset for dataset, _ in of_paper):
+        of_dataset: list[Line] = []
+        for anomaly in (name for data, name in of_paper if data == dataset and name != MEAN):
+            of_class = select(main(rows), dataset=dataset, anomaly=anomaly)
+            seeds = len({row.seed for row in of_class})
+            named = {"dataset": dataset, "class": anomaly, "name": CLASSES.get(dataset, {}).get(anomaly, "")}
+            of_dataset.append({**named, "seeds": seeds or None, **line(of_class, of_paper[dataset, anomaly])})
+        average: Line = {"dataset": dataset, "class": MEAN, "name": "", "seeds": None}
+        for name, value in line([], of_paper[dataset, MEAN]).items():
+            average[name] = value
+            if value is None and not name.endswith(("beta", "alpha")) and name not in of_paper[dataset, MEAN]:
+                average[name] = _mean(one[name] for one in of_dataset)
+        found += [*of_dataset, average]
+    return found
+
+
+def goals(lines: Sequence[Line], rows: Sequence[Row]) -> list[Line]:
+    """Return the goals beside what was reached; lines: table 1. Beside S with k = 1 stands that with k = 5."""
+    means = {one["dataset"]: one for one in lines if one["class"] == MEAN}
+    found = []
+    for dataset, goal in GOALS.items():
+        ours = means[dataset]["ours, joint map, chosen"]
+        said = f"S, joint map, chosen: at least {goal:.3f}"
+        found.append(_goal(dataset, said, ours, ours is not None and ours >= goal, _at_five(rows, dataset)))
+    for dataset, goal in NEAR.items():
+        ours = means[dataset]["ours, reconstruction only"]
+        said = f"reconstruction only: within {WITHIN} of {goal:.3f}"
+        found.append(_goal(dataset, said, ours, ours is not None and abs(ours - goal) <= WITHIN, None))
+    return found
+
+
+def _at_five(rows: Sequence[Row], dataset: str) -> float | None:
+    """Return mean S with k = 5, chosen as table 1 does."""
+    best = []
+    for anomaly in CLASSES.get(dataset, {}):
+        of_class = select(main(rows), dataset=dataset, anomaly=anomaly)
+        found = [one for placing in (JOINT, JOINT_Z) if (one := chosen(at(of_class, placing, k=5)))]
+        best.append(max(found).auroc if found else None)
+    return _mean(best)
+
+
+def _goal(dataset: str, goal: str, ours: float | None, met: bool, at_five: float | None) -> Line:
+    said = "" if ours is None else "met" if met else "missed"
+    return {"dataset": dataset, "goal": goal, "ours": ours, "reached": said, "ours, k = 5": at_five}
+
+
+def variants(rows: Sequence[Row], column: str, values: Sequence[Any], **wanted: Any) -> list[Line]:
+    """Return a line for each value of a column (split, network, share) with every ECG class, two choices, two placings.
+
+    wanted: what the other columns are, by beat, TCN and all of the training part where nothing is said.
+    """
+    others = {"dataset": "arrhythmia", "split": SPLITS[0], "network": ENCODERS[0], "share": 1.0} | wanted
+    found: list[Line] = []
+    for value in values:
+        of_value = select(rows, **(others | {column: value}))
+        for placing, said in ((JOINT, "joint map"), (OURS, "streaming")):
+            for choice in ("chosen", "fixed"):
+                line: Line = {column: value, "placing": said, "choice": choice}
+                for anomaly in CLASSES["arrhythmia"]:
+                    of_class = select(of_value, anomaly=anomaly)
+                    best = chosen(at(of_class, placing))
+                    line[anomaly] = fixed(at(of_class, placing, THROUGH_MEAN))
+                    if choice == "chosen":
+                        line[anomaly] = best and best.auroc
+                line[MEAN] = _mean(line[anomaly] for anomaly in CLASSES["arrhythmia"])
+                found.append(line)
+    return found
+
+
+def terms(rows: Sequence[Row]) -> list[Line]:
+    """Return of each class S (chosen), D alone, NSE alone and latent distance, as the paper's ROC figures name them."""
+    found: list[Line] = []
+    for dataset in dict.fromkeys(row.dataset for row in main(rows)):
+        of_dataset: list[Line] = []
+        for anomaly in dict.fromkeys(row.anomaly for row in select(main(rows), dataset=dataset)):
+            of_class = select(main(rows), dataset=dataset, anomaly=anomaly)
+            at_one = {
+                "S, joint map": chosen(at(of_class, JOINT)),
+                "t-SNE alone": chosen(at(of_class, JOINT), (0.0,)),
+                "t-SNE alone, streaming": chosen(at(of_class, OURS), (0.0,)),
+                "reconstruction alone": chosen(at(of_class, JOINT), (1.0,)),
+                "latent distance": chosen(at(of_class, LATENT), (0.0,)),
+            }
+            of_dataset.append({"dataset": dataset, "class": anomaly, **{n: c and c.auroc for n, c in at_one.items()}})
+        names = [name for name in of_dataset[0] if name not in ("dataset", "class")]
+        average = {name: _mean(one[name] for one in of_dataset) for name in names}
+        found += [*of_dataset, {"dataset": dataset, "class": MEAN, **average}]
+    return found
+
+
+def trained(rows: Iterable[Row]) -> list[Line]:
+    """Return how the cells were made, and where: seeds, epochs, machine, seconds of training and of the joint map."""
+    found: dict[tuple[Any, ...], Line] = {}
+    for row in rows:
+        if row.placing == JOINT and row.k == 1 and (row.distance, row.nse) == (PLAIN, SAMPLED):
+            key = (row.dataset, row.split, row.network, row.beta, row.share, row.trained, row.machine)
+            names = ("dataset", "split", "network", "beta", "share", "epochs + cool-down", "machine")
+            line = found.setdefault(
+                key, dict(zip(names, key, strict=True)) | {"classes": [], "train s": [], "map s": []}
+            )
+            line["classes"].append(f"{row.anomaly} ({row.seed})")
+            line["train s"].append(row.seconds)
+            line["map s"].append(row.map_seconds)
+    for line in found.values():
+        line["classes (seed)"] = ", ".join(line.pop("classes"))
+        for name in ("train s", "map s"):
+            known = [value for value in line.pop(name) if value is not None]
+            line[f"{name}, each"] = f"{min(known):.0f} to {max(known):.0f}" if known else ""
+    return list(found.values())
+
+
+def shares() -> tuple[float, ...]:
+    """Return the shares of the training part that are compared, ascending."""
+    return (*SHARES, 1.0)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    found = list(values)
+    known = [value for value in found if value is not None]
+    return float(np.mean(known)) if known and len(known) == len(found) else None
+
+
+def _minus(ours: float | None, paper: float | None) -> float | None:
+    return None if ours is None or paper is None else ours - paper
+
+
+def write_csv(file: Path, lines: Sequence[Line]) -> None:
+    """Write lines, figures with four digits, what was not computed empty."""
+    with file.open("w", newline="", encoding="utf-8") as opened:
+        writer = csv.writer(opened, lineterminator="\n")
+        writer.writerow(lines[0])
+        writer.writerows([shown(name, value, 4) for name, value in line.items()] for line in lines)
+
+
+def shown(column: str, value: object, digits: int = 3) -> str:
+    """Return a value as tables show it: settings as short as they are, AUROC with so many digits, None as nothing."""
+    if value is None:
+        return ""
+    if not isinstance(value, float):
+        return str(value)
+    if column.endswith(("beta", "alpha", "share")):
+        return f"{value:g}"
+    return f"{value:+.{digits}f}" if "difference" in column else f"{value:.{digits}f}"
+
+
+def markdown(lines: Sequence[Line]) -> str:
+    """Return a Markdown table."""
+    head = list(lines[0])
+    body = [[shown(name, value) for name, value in line.items()] for line in lines]
+    rule = ["---:" if all(_is_number(line[name]) for line in lines) else "---" for name in head]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [head, rule, *body])
+
+
+def _is_number(value: object) -> bool:
+    return value is None or isinstance(value, int | float)
