@@ -33,6 +33,7 @@ IMAGES = {
     "small-norb": "Small-NORB. LeCun Y, Huang FJ, Bottou L. CVPR (2004).",
     "fashion-mnist": "Fashion-MNIST (MIT License). Xiao H, Rasul K, Vollgraf R. arXiv:1708.07747 (2017).",
 }
+_OF_ALL = ("capacity", "epochs", "cooldown", "references", "perplexity", "peers", "seed")  # options of any training
 
 
 _NEXT_BEAT = "**The next beat.** Most windows hold the next R peak: an abnormal beat can make the one before it alert."
@@ -146,11 +147,12 @@ def _bedside(contract: Bedside, leads: str) -> str:
 
 - {leads} The signal from {contract.before_s:.2f} s before the R peak (the P wave) to {contract.after_s:.2f} s after it,
   at {contract.fs_hz:g} Hz, without its median, moved by at most {1000 * contract.align_s:.0f} ms to where it lies
-  nearest to the patient's typical beat.
+  nearest to the patient's typical beat; without the parabola that its difference from that holds (baseline wander).
 - That **typical beat**, learned without labels from the first {contract.learn_s / 60:g} minutes, and followed slowly.
   Deviations from it count in proportion to its amplitude, and the less the more this patient's beats deviate as a rule.
 - How early the beat came: its RR interval against the median of the last {contract.recent_rr}, in proportion to how
   irregular the rhythm is. Long intervals count little.
+- How much of the recent time passed in pauses (RR intervals of 2 s or more): the one number that is not relative.
 
 A patient whose ordinary beats are abnormal (a bundle branch block, atrial fibrillation, most beats ectopic) is judged
 relative to them: the score tells change, not illness. In the first {contract.learn_s / 60:g} minutes the typical beat
@@ -302,7 +304,8 @@ def _weaknesses(manifest: Manifest) -> str:
         parts = [
             "**A patient whose typical beat is ill.** The score tells what departs from the patient's own typical "
             "beat; where most beats are ectopic, or conduction changed before the watch began, that is taken for "
-            "normal (record 232: most of its beats are supraventricular).",
+            "normal (record 232: most of its beats are supraventricular; within it the score is hardly better than "
+            "chance, and what raises it above other patients is its pauses of 2 s and more).",
             "**A change that stays** (a new bundle branch block, another electrode) alerts beat after beat for about "
             "five minutes, and is the new typical beat then.",
         ]
@@ -327,7 +330,10 @@ def _weaknesses(manifest: Manifest) -> str:
             else ""
         )
     )
-    parts.append("**Atrial fibrillation, heart block, pauses**: disturbances of rhythm with normal beats are not seen.")
+    parts.append(
+        "**Atrial fibrillation, heart block**: disturbances of rhythm with normal beats are not seen"
+        + (", but for pauses of 2 s or more, which raise the scores of the 40 beats after them." if bedside else ".")
+    )
     if "Q" not in manifest.training["parameters"]["normal"]:
         parts.append("**Paced beats** were never learned: whether they alert is a matter of their shape.")
     parts += [
@@ -363,10 +369,11 @@ def _made(manifest: Manifest) -> str:
     if (encoder := parameters.get("encoder", "tcn")) != "tcn":  # of the paper's segment alone
         options.append(f"--contract segment --encoder {encoder}")
     options.append(f"--normal {' '.join(parameters['normal'])}")
+    of_bedside = ("filters", "denoise") if parameters.get("contract") == "bedside" else ()
     options += [
         f"--{name} {parameters[name]:g}"
-        for name in ("latent", "beta", "capacity", "epochs", "cooldown", "references", "perplexity", "peers", "seed")
-        if name in parameters  # bundles of before it have no peers
+        for name in ("latent", *of_bedside, "beta", *_OF_ALL)
+        if name in parameters  # older bundles have fewer
     ]
     if (precision := parameters.get("precision", "float32")) != "float32":  # bundles of before it have no such key
         options.append(f"--precision {precision}")
