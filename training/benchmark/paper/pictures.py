@@ -65,7 +65,7 @@ def _one_map(axes: Axes, cell: Cell, placing: str) -> None:
     x, y = placed.among[shown].T
     axes.scatter(x, y, s=1, color="#dddddd", linewidths=0)
     tested = rng.permutation(len(cell.kinds))[:_DRAWN]
-    for kind in sorted(set(cell.kinds), key=lambda kind: kind in cell.experiment.absent):
+    for kind in sorted(set(cell.kinds), key=lambda kind: (kind in cell.experiment.absent, kind)):
         rows = tested[cell.kinds[tested] == kind]
         colour = ABNORMAL if kind in cell.experiment.absent else CLASS_COLOURS[kind]
         x, y = pull_in(placed.places[rows], middle, 1.6 * reach).T
