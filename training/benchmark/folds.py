@@ -31,7 +31,6 @@ from training.parameters import BEDSIDE, Parameters
 from training.train import fit, seed_all
 
 FOLDS = 4
-QUICK = (3, 1)  # epochs and cool-down of a candidate
 TRIED = (
     "latent",
     "filters",
@@ -66,11 +65,11 @@ class Row:
 
 
 def candidate(given: Sequence[str], seed: int) -> Parameters:
-    """Return the default's parameters, trained for QUICK epochs, with those of `given`, name=value, in their place.
+    """Return the default's parameters with those of `given`, name=value, in their place.
 
     Raises ConfigError for a name that is none of TRIED, or a value that is no number.
     """
-    base = replace(BEDSIDE, seed=seed, epochs=QUICK[0], cooldown=QUICK[1])
+    base = replace(BEDSIDE, seed=seed)
     values = {}
     for one in given:
         name, _, value = one.partition("=")
