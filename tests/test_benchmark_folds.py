@@ -27,7 +27,15 @@ def patients(count: int, abnormal_by: float) -> Dataset:
     x[classes == "V", 20:40] += abnormal_by
     names = np.repeat([f"p{number}" for number in range(count)], each)
     kinds = CLASSES["arrhythmia"]
-    return Dataset(x, classes, names, np.arange(len(x)), np.ones(len(x), bool), {}, kinds)
+    return Dataset(
+        x,
+        classes,
+        names,
+        np.arange(len(x)),
+        np.ones(len(x), bool),
+        dict.fromkeys(np.unique(names).tolist(), 0.5),
+        kinds,
+    )
 
 
 SMALL = replace(folds.candidate(["filters=4", "references=40", "peers=5", "perplexity=5"], 0), batch=20)
@@ -36,6 +44,7 @@ SMALL = replace(folds.candidate(["filters=4", "references=40", "peers=5", "perpl
 def test_patients_never_seen_are_told_apart_where_they_differ_and_only_there():
     found = folds.cross_validate(SMALL, patients(4, 1.0))
     assert min(found.s, found.s_of_v, found.median, found.lowest, found.energy) > 0.95
+    assert found.at_most == 4 and 0 < found.false_alerts <= 30
     same = folds.cross_validate(SMALL, patients(4, 0.0))
     assert 0.3 < same.s < 0.7 and 0.3 < same.energy < 0.7
 

