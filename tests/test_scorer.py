@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import onnxruntime
 import pytest
 
 from ecgwatch import bundle as bundles
+from ecgwatch.beats import Bedside
 from ecgwatch.bundle import Bundle, Scale
 from ecgwatch.errors import BundleError, ConfigError, ScoringError
 from ecgwatch.scorer import Model, Scorer, scaled, verify
@@ -35,6 +37,13 @@ def test_a_beat_scores_the_same_alone_in_a_batch_and_in_any_order(scorer: Scorer
     alone = np.array([scorer.score(x[i : i + 1]).score[0] for i in range(len(x))])
     np.testing.assert_allclose(alone, together.score, rtol=1e-6, atol=1e-6)  # a score is 0 for a median beat
     np.testing.assert_allclose(backwards.score[::-1], together.score, rtol=1e-6, atol=1e-6)
+
+
+def test_a_bundle_whose_inputs_this_version_makes_otherwise_is_refused_with_what_to_do(bundle: Bundle) -> None:
+    older = replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, contract=Bedside(after_s=0.4)))
+    for use in (Scorer, verify):
+        with pytest.raises(BundleError, match=r"takes 190 numbers .* makes 178 .*: train it again"):
+            use(older)
 
 
 def test_the_score_is_equation_2_of_the_scaled_terms(scorer: Scorer, bundle: Bundle, x: np.ndarray) -> None:
