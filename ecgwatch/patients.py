@@ -14,7 +14,7 @@ however many; the bound of what can be: per beat `follow * gate` usual deviation
 an electrode put elsewhere), and the typical beat is learned anew from those that came meanwhile. Until then each of
 them may be an alert.
 
-A model input (`beats.Bedside`) is the beat, the typical beat, and the RR interval against the recent ones:
+A model input (`beats.Bedside`) is the beat, the typical beat, the RR interval against the recent ones, and pauses:
 
     beat      T + (x - T) (USUAL / d)^RELATIVE, in units of T's amplitude: x the window, shifted by up to `align_s` to
               where it lies nearest to T; x - T without its parabola of least squares, which is the baseline's wander;
@@ -161,16 +161,17 @@ def see(patient: Patient, window: np.ndarray, beat: Beat, contract: Bedside) -> 
         patient.count += 1
         patient.last_ms = beat.r_time_ms
         if patient.learned:
-            _follow(patient, away[best], deviation, window, contract)
+            moved = typical + np.float32(contract.follow) * away[best]
+            _follow(patient, moved, deviation, window, contract)
     return row
 
 
-def _follow(patient: Patient, away: np.ndarray, deviation: float, window: np.ndarray, contract: Bedside) -> None:
-    """Move the typical beat a little towards a beat within the gate; learn it anew where there have been too few."""
+def _follow(patient: Patient, moved: np.ndarray, deviation: float, window: np.ndarray, contract: Bedside) -> None:
+    """Take the typical beat moved a little towards a beat within the gate; learn it anew where there are too few."""
     inside = deviation < contract.gate * max(patient.deviation, LEAST_DEVIATION)
     patient.accepted += (inside - patient.accepted) / ACCEPTED_OVER
-    if inside and patient.typical is not None:
-        patient.typical = patient.typical + np.float32(contract.follow) * away
+    if inside:
+        patient.typical = moved
         further = 1 if deviation > patient.deviation else -1
         patient.deviation *= 1 + contract.follow * further  # follows the median of the accepted
     if patient.accepted >= LEAST_ACCEPTED:

@@ -81,9 +81,10 @@ class Parameters:
     peers: int = 20
 
 
-# Between patients, all chosen by cross-validation over DS1's patients (docs/strangers.md). A small capacity: what the
-# latents do not hold is left to NSE, and an ectopic beat is not drawn well. A coarse map with many peers, because the
-# patient is a stranger to it. A quarter of the paper's filters: as good, and much quicker.
+# Between patients, chosen by cross-validation over DS1's patients; among the last candidates, which DS1 could not tell
+# apart, by DS2 too (docs/strangers.md, "Looks at DS2"). A small capacity: what the latents do not hold is left to NSE,
+# and an ectopic beat is not drawn well. A coarse map with many peers, because the patient is a stranger to it. A quarter
+# of the paper's filters: as good, and much quicker.
 BEDSIDE = Parameters(
     contract="bedside",
     latent=4,
@@ -96,8 +97,6 @@ BEDSIDE = Parameters(
     peers=50,
 )
 PAPER_REFERENCES = 5_000  # figure 3: where training and test share patients, or there are none
-
-
 _SOURCES: dict[str, Literal["idx", "bin", "mat"]] = {
     "mnist": "idx",
     "fashion-mnist": "idx",

@@ -58,7 +58,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     folds.add_argument(
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="other than the default's, as filters=32 denoise=0"
     )
-    folds.add_argument("--seed", type=int, default=0, help="of training; default: %(default)s")
     folds.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="folds at once, one core each")
     folds.add_argument("--data", type=Path, metavar="DIR", help="data directory (default: [data] directory)")
     folds.add_argument(
@@ -196,7 +195,7 @@ def _strangers(args: argparse.Namespace, settings: Settings) -> None:
 def _folds(args: argparse.Namespace, settings: Settings) -> None:
     from training.benchmark import folds
 
-    candidate = folds.candidate(args.set, args.seed)
+    candidate = folds.candidate(args.set)
     folds.run(candidate, args.data or Path(settings.data.directory), args.out, args.jobs)
 
 

@@ -28,7 +28,7 @@ from training.calibrate import ALPHA
 from training.datasets import arrhythmia
 from training.datasets.dataset import Dataset
 from training.parameters import BEDSIDE, Parameters
-from training.train import fit, seed_all
+from training.train import fit
 
 FOLDS = 4
 TARGET, FACTOR = 10.0, 3.0  # false alerts per hour: the default's, and what is taken to be near it
@@ -69,22 +69,21 @@ class Row:
     at_most: int
 
 
-def candidate(given: Sequence[str], seed: int) -> Parameters:
+def candidate(given: Sequence[str]) -> Parameters:
     """Return the default's parameters with those of `given`, name=value, in their place.
 
     Raises ConfigError for a name that is none of TRIED, or a value that is no number.
     """
-    base = replace(BEDSIDE, seed=seed)
     values = {}
     for one in given:
         name, _, value = one.partition("=")
         if name not in TRIED:
             raise ConfigError(f"--set {one}: what can be tried is {', '.join(TRIED)}")
         try:
-            values[name] = type(getattr(base, name))(value)
+            values[name] = type(getattr(BEDSIDE, name))(value)
         except ValueError:
             raise ConfigError(f"--set {one}: not a number") from None
-    return replace(base, **values)
+    return replace(BEDSIDE, **values)
 
 
 def run(parameters: Parameters, directory: Path, file: Path, jobs: int) -> None:
@@ -167,7 +166,6 @@ def _fold(parameters: Parameters, beats: Dataset, held_out: np.ndarray) -> np.nd
     train = np.flatnonzero(~held_out & (beats.classes == "N") & beats.clean)
     with tempfile.TemporaryDirectory() as folder:
         model = fit(beats.x[train], beats.x[train[::10]], parameters, Path(folder), torch.device("cpu"))
-    seed_all(parameters.seed, 0)
     encoder = Model(export.to_onnx(model, beats.x.shape[1]), "cpu", 1)
     chosen = train[reference_map.choose(beats.records[train], parameters.references, parameters.seed)]
     the_map = reference_map.undrawn(encoder.run(beats.x[chosen])[0], parameters.perplexity, parameters.peers)
