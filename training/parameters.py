@@ -83,8 +83,8 @@ class Parameters:
 
 # Between patients, chosen by cross-validation over DS1's patients; among the last candidates, which DS1 could not tell
 # apart, by DS2 too (docs/strangers.md, "Looks at DS2"). A small capacity: what the latents do not hold is left to NSE,
-# and an ectopic beat is not drawn well. A coarse map with many peers, because the patient is a stranger to it. A quarter
-# of the paper's filters: as good, and much quicker.
+# and an ectopic beat is not drawn well. A coarse map with many peers, because the patient is a stranger to it. And a
+# quarter of the paper's filters: as good, and much quicker.
 BEDSIDE = Parameters(
     contract="bedside",
     latent=4,
