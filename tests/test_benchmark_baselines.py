@@ -13,11 +13,13 @@ from safetensors.torch import save_file
 
 from ecgwatch import cli
 from ecgwatch.errors import ConfigError
+from training.benchmark import published
 from training.benchmark.auroc import auroc
 from training.benchmark.baselines import experiment, page, saved_run
 from training.benchmark.baselines.methods import METHODS
 from training.benchmark.baselines.points import Encoded, Points, converged
 from training.benchmark.placement import choose_test
+from training.benchmark.rows import read_csv, write_csv
 from training.datasets.dataset import Dataset
 from training.models import segment_model
 from training.parameters import CLASSES, Parameters
@@ -123,9 +125,9 @@ def test_a_run_that_was_stopped_ends_with_the_rows_of_one_that_was_not(beats: Da
     stopped = _run(source, parts, names, "VF")
     assert [replace(row, seconds=None) for row in stopped] == [replace(row, seconds=None) for row in whole]
     assert set(first) <= set((parts / "baselines.csv").read_text().splitlines())  # with their seconds: not done again
-    curves = [experiment.read_csv(one / "baselines-curves.csv", experiment.Loss) for one in (parts, tmp_path / "whole")]
+    curves = [read_csv(one / "baselines-curves.csv", experiment.Loss) for one in (parts, tmp_path / "whole")]
     assert len(curves[0]) == 4 and sorted(curves[0], key=str) == sorted(curves[1], key=str)
-    tried = experiment.read_csv(parts / "baselines-tuning.csv", experiment.Tuning)
+    tried = read_csv(parts / "baselines-tuning.csv", experiment.Tuning)
     assert len(tried) == 9 and len({(one.method, one.setting) for one in tried}) == 9
 
 
@@ -163,12 +165,11 @@ def test_points_of_another_model_are_refused_and_their_unit_is_found(beats: Data
 
 
 def test_the_papers_figures_have_the_means_that_it_prints() -> None:
-    with page.PUBLISHED.open(newline="") as opened:
-        rows = list(csv.DictReader(opened))
+    rows = published.read()
     assert len(rows) == 266
     groups = {(row["table"], row["dataset"], row["method"]) for row in rows}
     for group in groups:
-        of_group = {r["anomaly"]: float(r["auroc"]) for r in rows if (r["table"], r["dataset"], r["method"]) == group}
+        of_group = {r["anomaly"]: r["auroc"] for r in rows if (r["table"], r["dataset"], r["method"]) == group}
         mean = of_group.pop("mean")
         assert len(of_group) == (5 if group[1] in ("arrhythmia", "small-norb") else 10)
         assert np.mean(list(of_group.values())) == pytest.approx(mean, abs=0.00051), group
@@ -185,7 +186,7 @@ def test_the_page_marks_what_is_unverified_and_never_ranks_another_protocol(
     rows += [experiment.Row("arrhythmia", "by-beat", "N", "f-AnoGAN", 0, 0.9375, 9, 9, 1.0, "yes")]
     rows += [experiment.Row("arrhythmia", "by-beat", one, page.OURS, 0, 0.8, 9, 9, 1.0, "yes") for one in "NSVFQ"]
     assert "N: f-AnoGAN, LSTM-VAE; S: LSTM-VAE; V:" in page.above(rows) and "mean: LSTM-VAE." in page.above(rows)
-    experiment.write_csv(tmp_path / "baselines.csv", rows)
+    write_csv(tmp_path / "baselines.csv", rows)
     command = ["benchmark", "baselines", "--tables-only", "--out", str(tmp_path)]
     assert cli.main(command) == 0 == cli.main(command)  # published rows are not there twice
     written = (tmp_path / "baselines.md").read_text()

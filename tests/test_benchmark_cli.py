@@ -11,6 +11,7 @@ import torch
 from ecgwatch import cli
 from tests import idx_files
 from training.benchmark import crowd, neural_map, placement, placements, tables
+from training.benchmark.rows import read_csv, write_csv
 from training.datasets import images
 from training.parameters import Parameters, defaults
 
@@ -59,14 +60,14 @@ def test_every_way_gets_a_row_and_the_same_points(runs: Path, capsys: pytest.Cap
 def test_what_another_machine_computed_stays_in_the_tables(runs: Path) -> None:
     out = runs / "out"
     assert _benchmark(runs, "placement", "--tables-only") == 0
-    here = tables.read_csv(out / "auroc.csv", tables.Row)
+    here = read_csv(out / "auroc.csv", tables.Row)
     ours = [row for row in here if row.way == tables.OURS]
     before = [replace(row, dataset="arrhythmia", task="V anomalous", d=0.125) for row in ours]
     before += [replace(row, task="0 anomalous", d=0.875) for row in ours]
     unknown = [replace(row, task="of older code") for row in before]
-    tables.write_csv(out / "auroc.csv", [*here, *before, *unknown])
+    write_csv(out / "auroc.csv", [*here, *before, *unknown])
     assert _benchmark(runs, "placement", "--tables-only") == 0
-    again = tables.read_csv(out / "auroc.csv", tables.Row)
+    again = read_csv(out / "auroc.csv", tables.Row)
     assert again == [*before, *here]
     page = (out / "tables.md").read_text()
     assert "| virtual peers | .875 |" in page and "| virtual peers | .125 |" in page

@@ -108,6 +108,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 def _placement(args: argparse.Namespace, settings: Settings) -> None:
     from training import release, train
     from training.benchmark import pictures, placement, tables
+    from training.benchmark.rows import read_csv, write_csv
     from training.parameters import defaults
 
     if args.jobs < 1:
@@ -132,10 +133,10 @@ def _placement(args: argparse.Namespace, settings: Settings) -> None:
     suffix = "-quick" if args.quick else ""
     order = placement.experiments(DATASETS, args.quick)
     files = [args.out / f"{name}{suffix}.csv" for name in ("auroc", "differences")]
-    rows = tables.joined(made_rows, tables.read_csv(files[0], tables.Row), order)
-    differences = tables.joined(made_differences, tables.read_csv(files[1], tables.Difference), order)
-    tables.write_csv(files[0], rows)
-    tables.write_csv(files[1], differences)
+    rows = tables.joined(made_rows, read_csv(files[0], tables.Row), order)
+    differences = tables.joined(made_differences, read_csv(files[1], tables.Difference), order)
+    write_csv(files[0], rows)
+    write_csv(files[1], differences)
     parts = []
     for figure, name in tables.FIGURES.items():
         parts.append(f"## {name}\n\n{tables.markdown(rows, figure)}")
@@ -205,6 +206,7 @@ def _baselines(args: argparse.Namespace, settings: Settings) -> None:
     from training import release
     from training.benchmark.baselines import experiment, page
     from training.benchmark.baselines.methods import METHODS
+    from training.benchmark.rows import read_csv, write_csv
     from training.datasets.read import read
 
     wanted = tuple(args.method or [""])
@@ -217,11 +219,11 @@ def _baselines(args: argparse.Namespace, settings: Settings) -> None:
         beats = read(release.parameters(experiment.SPLIT), args.data or Path(settings.data.directory)).inputs
         source = experiment.Source(beats, args.runs, args.epochs, args.most)
         rows = experiment.run(source, args.out, names, args.anomaly, args.seed, args.minutes)
-    rows = rows or experiment.ordered(experiment.read_csv(file, experiment.Row))
+    rows = rows or experiment.ordered(read_csv(file, experiment.Row))
     if not rows:
         raise ConfigError(f"--out {args.out} holds nothing to make a page of; run without --tables-only first")
-    experiment.write_csv(file, [*rows, *page.published_rows()])
-    tuning = experiment.read_csv(args.out / "baselines-tuning.csv", experiment.Tuning)
+    write_csv(file, [*rows, *page.published_rows()], experiment.DIGITS)
+    tuning = read_csv(args.out / "baselines-tuning.csv", experiment.Tuning)
     _write(args.out / "baselines.md", [page.page(rows, tuning)])
 
 

@@ -5,14 +5,12 @@ points (no anomaly is used; linearly, whether or not a model's own score takes l
 the paper's grid on the test points themselves (as in the paper; flattering, and labelled so).
 """
 
-import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import msgspec
 import numpy as np
 
 from ecgwatch import scorer
@@ -187,30 +185,6 @@ def _difference(
 
 
 _R = TypeVar("_R", Row, Difference)
-
-
-def write_csv(file: Path, rows: Sequence[Row] | Sequence[Difference]) -> None:
-    """Write rows, figures with four digits, cells that were not computed empty."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w", newline="", encoding="utf-8") as opened:
-        writer = csv.writer(opened, lineterminator="\n")
-        writer.writerow(rows[0].__dataclass_fields__)
-        writer.writerows([_cell(getattr(row, name)) for name in row.__dataclass_fields__] for row in rows)
-
-
-def _cell(value: object) -> str:
-    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
-
-
-def read_csv(file: Path, kind: type[_R]) -> list[_R]:
-    """Return the rows of a file that `write_csv` wrote; none where there is no file."""
-    if not file.exists():
-        return []
-    with file.open(newline="", encoding="utf-8") as opened:
-        found: list[dict[str, Any]] = [
-            {name: value or None for name, value in row.items()} for row in csv.DictReader(opened)
-        ]
-    return msgspec.convert(found, list[kind], strict=False)  # type: ignore[valid-type]
 
 
 def joined(made: Sequence[_R], before: Sequence[_R], order: Sequence[Experiment]) -> list[_R]:

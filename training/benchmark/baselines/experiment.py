@@ -7,18 +7,14 @@ training points of one task, and the one is kept that best tells held-out normal
 training part. Neither are test beats, but the choice uses labels, as did some of ours (training/parameters.py).
 """
 
-import csv
 import os
-import platform
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
 
-import msgspec
 import numpy as np
 from tqdm import tqdm
 
@@ -27,9 +23,11 @@ from training.benchmark.baselines import saved_run
 from training.benchmark.baselines.methods import METHODS, Method
 from training.benchmark.baselines.points import Points, Scored, subsample
 from training.benchmark.placement import HELD_OUT, Experiment, choose_test
+from training.benchmark.rows import read_csv, write_csv
 from training.datasets import arrhythmia
 from training.datasets.dataset import Dataset, Split, SplitName
 from training.parameters import CLASSES
+from training.train import processor
 
 DATASET = "arrhythmia"
 SPLIT: SplitName = "by-beat"
@@ -38,6 +36,7 @@ TUNED_ON = "V"
 TUNING_POINTS = 10_000
 EPOCHS = 15
 UNVERIFIED = "unverified"
+DIGITS = ".6g"
 
 
 @dataclass(frozen=True)
@@ -163,9 +162,9 @@ def run(
         row, losses = _row(source, out, name, anomaly, seed)
         kept = [one for one in read_csv(out / "baselines-curves.csv", Loss) if _key(one) != _key(row)]
         if kept or losses:
-            write_csv(out / "baselines-curves.csv", [*kept, *losses])
+            write_csv(out / "baselines-curves.csv", [*kept, *losses], DIGITS)
         rows = ordered([*(one for one in rows if _key(one) != _key(row)), row])
-        write_csv(out / "baselines.csv", rows)
+        write_csv(out / "baselines.csv", rows, DIGITS)
     return rows
 
 
@@ -225,16 +224,13 @@ def _setting(source: Source, out: Path, name: str, method: Method) -> float:
         start = time.perf_counter()
         found[setting] = float(auroc(method.score(points, setting).scores, abnormal)[0])
         kept.append(Tuning(name, method.knob, setting, found[setting], round(time.perf_counter() - start, 1)))
-        write_csv(file, kept)
+        write_csv(file, kept, DIGITS)
     return max(method.settings, key=lambda one: found[one])
 
 
 def machine() -> str:
     """Return date, processor and cores."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{datetime.now(UTC):%Y-%m-%d}, {(names or [platform.machine()])[0]}, one thread of {os.cpu_count()} cores"
+    return f"{datetime.now(UTC):%Y-%m-%d}, {processor()}, one thread of {os.cpu_count()} cores"
 
 
 def _key(one: Row | Loss) -> tuple[str, str, int]:
@@ -246,28 +242,3 @@ def ordered(rows: Iterable[Row]) -> list[Row]:
     names = list(METHODS)
     known = [row for row in rows if row.method in METHODS]
     return sorted(known, key=lambda row: (names.index(row.method), row.seed, ANOMALIES.index(row.anomaly)))
-
-
-_R = TypeVar("_R", Row, Tuning, Loss)
-
-
-def read_csv(file: Path, kind: type[_R]) -> list[_R]:
-    """Return the rows of a file that `write_csv` wrote; none where there is no file."""
-    if not file.exists():
-        return []
-    with file.open(newline="", encoding="utf-8") as opened:
-        found: list[dict[str, Any]] = [{k: v or None for k, v in row.items()} for row in csv.DictReader(opened)]
-    return msgspec.convert(found, list[kind], strict=False)  # type: ignore[valid-type]
-
-
-def write_csv(file: Path, rows: Sequence[_R]) -> None:
-    """Write rows whole or not at all, figures with six digits, cells that were not computed empty."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".part")
-    with partial.open("w", newline="", encoding="utf-8") as opened:
-        writer = csv.writer(opened, lineterminator="\n")
-        writer.writerow(rows[0].__dataclass_fields__)
-        for row in rows:
-            values = asdict(row).values()
-            writer.writerow(["" if v is None else f"{v:.6g}" if isinstance(v, float) else v for v in values])
-    partial.replace(file)

@@ -1,11 +1,10 @@
 """Rows -> the page that stands beside them, with the published figures under their own protocol."""
 
-import csv
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
+from training.benchmark import published
 from training.benchmark.baselines.experiment import (
     ANOMALIES,
     DATASET,
@@ -19,8 +18,6 @@ from training.benchmark.baselines.experiment import (
 from training.benchmark.baselines.methods import METHODS
 from training.benchmark.baselines.points import LEAST_EPOCHS, SAME
 
-PUBLISHED = Path(__file__).parent.parent / "published.csv"  # AnoDM, under review for ICLR 2020, tables 1 and 2
-NOT_RUN = ("CapsNet, prediction probability", "CapsNet, reconstruction error", "AnoGAN", "ADGAN")
 OURS = "ecgwatch: S, 5,000 references"
 PROTOCOL = "one class anomalous, by beat"
 HEAD = f"""# Baselines
@@ -57,7 +54,7 @@ def page(rows: Sequence[Row], tuning: Sequence[Tuning]) -> str:
     parts.append(
         "## Published, not run\n\nThe paper's tables 1 and 2 (`training/benchmark/published.csv`). It prints no ECG "
         "figure of another method. **One class normal**: AnoGAN and ADGAN were trained on the one class and the nine "
-        f"others are the anomalies: another task, not to be ranked with the others.\n\n{published()}"
+        f"others are the anomalies: another task, not to be ranked with the others.\n\n{not_run()}"
     )
     return "\n\n".join(parts)
 
@@ -72,10 +69,10 @@ def table(rows: Sequence[Row]) -> str:
         mean = "" if np.isnan(means[name]) else _short(means[name])
         seconds = sum(row.seconds or 0 for row in rows if row.method == name)
         lines.append([name, PROTOCOL, *shown, mean, f"{seconds:,.0f}" if any(shown) else ""])
-    paper = _published()
+    paper = published.read()
     of_paper = [one for one in paper if one["dataset"] == "arrhythmia"]
     for name in dict.fromkeys(one["method"] for one in of_paper):
-        found = {one["anomaly"]: _short(float(one["auroc"])) for one in of_paper if one["method"] == name}
+        found = {one["anomaly"]: _short(one["auroc"]) for one in of_paper if one["method"] == name}
         said = f"{PROTOCOL}; published: alpha and beta chosen on the test set"
         lines.append([name, said, *(found[one] for one in (*ANOMALIES, "mean")), ""])
     return _markdown(lines)
@@ -109,14 +106,14 @@ def settings(tuning: Sequence[Tuning]) -> str:
     return _markdown(lines)
 
 
-def published() -> str:
+def not_run() -> str:
     """Return the paper's figures of the methods that were not run."""
-    rows = [one for one in _published() if one["method"] in NOT_RUN]
+    rows = [one for one in published.read() if one["method"] in published.NOT_RUN]
     classes = [*"0123456789", "mean"]
     lines = [["data", "method", "protocol", *classes], ["---"] * 3 + ["--:"] * len(classes)]
     for dataset, method in dict.fromkeys((one["dataset"], one["method"]) for one in rows):
         of_method = [one for one in rows if (one["dataset"], one["method"]) == (dataset, method)]
-        found = {one["anomaly"]: _short(float(one["auroc"])) for one in of_method}
+        found = {one["anomaly"]: _short(one["auroc"]) for one in of_method}
         lines.append([dataset, method, of_method[0]["protocol"], *(found.get(one, "") for one in classes)])
     return _markdown(lines)
 
@@ -124,22 +121,15 @@ def published() -> str:
 def published_rows() -> list[Row]:
     """Return the same as rows, for the CSV file; those of another protocol say so."""
     rows = []
-    for one in _published():
-        if one["method"] in NOT_RUN and one["anomaly"] != "mean":
+    for one in published.read():
+        if one["method"] in published.NOT_RUN and one["anomaly"] != "mean":
             said = f"published, not run; {one['protocol']}"
             said += ": not to be ranked with one class anomalous" if one["protocol"] == "one class normal" else ""
-            rows.append(
-                Row(one["dataset"], "by-image", one["anomaly"], one["method"], 0, float(one["auroc"]), note=said)
-            )
+            rows.append(Row(one["dataset"], "by-image", one["anomaly"], one["method"], 0, one["auroc"], note=said))
     said = "not run; the paper prints no ECG figure of it"
-    for name in (*NOT_RUN, "GAN-AD"):
+    for name in (*published.NOT_RUN, "GAN-AD"):
         rows += [Row(DATASET, SPLIT, anomaly, name, 0, note=said) for anomaly in ANOMALIES]
     return rows
-
-
-def _published() -> list[dict[str, str]]:
-    with PUBLISHED.open(newline="", encoding="utf-8") as opened:
-        return list(csv.DictReader(opened))
 
 
 def _short(value: float) -> str:

@@ -1,11 +1,9 @@
 """A beta-VAE that `ecgwatch benchmark placement` trained: its saved latents, and those of points left out."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import torch
 from safetensors.torch import load_file
@@ -62,14 +60,8 @@ def is_whole(folder: Path) -> bool:
     """Tell whether a folder holds a model trained to the end, and its points."""
     if not ((folder / "checkpoint.safetensors").exists() and (folder / "points.npz").exists()):
         return False
-    parameters = read_parameters(folder)
+    parameters = train.read_parameters(folder)
     return len(_losses(folder)) == parameters.epochs + parameters.cooldown
-
-
-def read_parameters(folder: Path) -> Parameters:
-    """Return what a run was trained with."""
-    found = json.loads((folder / "parameters.json").read_text(encoding="utf-8"))["parameters"]
-    return msgspec.convert(found, Parameters)
 
 
 def load(folder: Path, known: np.ndarray, train_points: int) -> Run:
@@ -78,7 +70,7 @@ def load(folder: Path, known: np.ndarray, train_points: int) -> Run:
     known: the test points that it saved, float32[m, length]; train_points: how many it must have saved. Raises
     ConfigError where model, saved points and these are not of one another.
     """
-    parameters = read_parameters(folder)
+    parameters = train.read_parameters(folder)
     model = make(parameters, known.shape[1]).eval()
     tensors = load_file(folder / "checkpoint.safetensors")
     model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})

@@ -7,7 +7,6 @@ that was stopped anywhere goes on where it was.
 """
 
 import json
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -25,7 +24,7 @@ from training.benchmark import placement, placements
 from training.benchmark.placement import Experiment, way_file
 from training.models import BetaVAE
 from training.parameters import CLASSES, Parameters
-from training.train import write_atomically
+from training.train import processor, write_atomically
 
 BETAS = (0.01, 0.05, 0.1, 0.3, 1.0)  # of the tables
 # of the heat maps (figure 2) and of every beta that figures 3, 9-11 and table 2 name; the paper leaves its grid open
@@ -149,8 +148,9 @@ def _steps(
         whole = not (folder / "checkpoint.safetensors").exists()  # not in pieces, of which the time is not known
         made = placement.prepare(cell, base[cell.dataset], data, folder, on)
         if not (folder / "points.npz").exists():
+            machine = torch.cuda.get_device_name(on) if on.type == "cuda" else processor()
             seconds = round(time.perf_counter() - start, 1) if whole else None
-            write_atomically(folder / "made.json", json.dumps({"seconds": seconds, "machine": _machine(on)}))
+            write_atomically(folder / "made.json", json.dumps({"seconds": seconds, "machine": machine}))
             placement.save_points(made, folder)
         if not (folder / "sampled.npz").exists():
             _save_sampled(made, folder, cell.seed)
@@ -214,11 +214,3 @@ def sample(model: BetaVAE, x: np.ndarray, generator: torch.Generator) -> Sampled
         y = model.decode(z, part)
         parts.append((z, y, ((part - y) ** 2).sum(1) / (part**2).sum(1).clamp_min(1e-12)))
     return Sampled(*(torch.cat(of_all).numpy() for of_all in zip(*parts, strict=True)))
-
-
-def _machine(on: torch.device) -> str:
-    """Return the names of processor and GPU, as the system has them."""
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    processor = next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), platform.machine())
-    return torch.cuda.get_device_name(on) if on.type == "cuda" else processor

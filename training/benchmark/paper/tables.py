@@ -6,12 +6,12 @@ lacks a class.
 
 import csv
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from training.benchmark import published
 from training.benchmark.paper.cells import ENCODERS, JOINT, JOINT_Z, SHARES, SPLITS
 from training.benchmark.paper.choices import at, chosen, fixed, main, select
 from training.benchmark.paper.figures import PLAIN, SAMPLED, THROUGH_MEAN, Row
@@ -27,15 +27,6 @@ NEAR = {"mnist": 0.913, "fashion-mnist": 0.683, "cifar-10": 0.532}
 WITHIN = 0.02
 
 
-def published() -> list[Line]:
-    """Return the paper's tables 1 and 2, as `published.csv` has them."""
-    text = files("training.benchmark").joinpath("published.csv").read_text(encoding="utf-8")
-    return [
-        {name: float(v) if name in ("auroc", "beta", "alpha") and v else v or None for name, v in line.items()}
-        for line in csv.DictReader(text.splitlines())
-    ]
-
-
 def table_1(rows: Sequence[Row]) -> list[Line]:
     """Return table 1: of every class the published methods, and ours by both ways of choosing and of placing."""
 
@@ -45,7 +36,7 @@ def table_1(rows: Sequence[Row]) -> list[Line]:
         best = max(joint, default=None)
         frozen = chosen(at(of_class, OURS))
         return {
-            **{name: of_paper.get(name) for name in _PUBLISHED},
+            **{name: of_paper.get(name) for name in published.NOT_RUN},
             RECONSTRUCTION: of_paper.get(RECONSTRUCTION),
             "ours, reconstruction only": reconstruction and reconstruction.auroc,
             ANODM: of_paper.get(ANODM),
@@ -61,9 +52,6 @@ def table_1(rows: Sequence[Row]) -> list[Line]:
         one["difference, chosen"] = _minus(one["ours, joint map, chosen"], one[ANODM])
         one["difference, fixed"] = _minus(one["ours, joint map, fixed"], one[ANODM])
     return lines
-
-
-_PUBLISHED = ("CapsNet, prediction probability", "CapsNet, reconstruction error", "AnoGAN", "ADGAN")
 
 
 def table_2(rows: Sequence[Row]) -> list[Line]:
@@ -91,7 +79,7 @@ def _by_class(rows: Sequence[Row], line: Callable[[Sequence[Row], Mapping[str, f
     """Return a line for each class of the paper's data sets, and their mean."""
     found: list[Line] = []
     of_paper: dict[tuple[str, str], dict[str, float | None]] = {}
-    for one in published():
+    for one in published.read():
         known = of_paper.setdefault((one["dataset"], one["anomaly"]), {})
         known[one["method"]] = one["auroc"]
         known |= {f"{one['method']}, {what}": one[what] for what in ("beta", "alpha")}

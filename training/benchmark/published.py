@@ -1,0 +1,17 @@
+"""The paper's tables 1 and 2 (AnoDM, under review for ICLR 2020), as `published.csv` has them."""
+
+import csv
+from importlib.resources import files
+from typing import Any
+
+# figures that other methods have there, and that are not run here
+NOT_RUN = ("CapsNet, prediction probability", "CapsNet, reconstruction error", "AnoGAN", "ADGAN")
+
+
+def read() -> list[dict[str, Any]]:
+    """Return a line for each figure: auroc, beta and alpha are numbers, what is not printed None."""
+    text = files("training.benchmark").joinpath("published.csv").read_text(encoding="utf-8")
+    return [
+        {name: float(v) if name in ("auroc", "beta", "alpha") and v else v or None for name, v in line.items()}
+        for line in csv.DictReader(text.splitlines())
+    ]
