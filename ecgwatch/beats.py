@@ -11,7 +11,7 @@ millivolts. `ecgwatch.patients` makes of it an input relative to the patient.
 from collections.abc import Sequence
 from functools import cache
 from statistics import median
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -43,6 +43,7 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
 
 
 RR_HISTORY = 40  # intervals that tell how irregular a rhythm is
+RHYTHM = 2  # numbers of a bedside input after its two windows: RR ratio, pauses
 
 
 class Bedside(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="bedside"):
@@ -76,7 +77,16 @@ class Bedside(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
     @property
     def length(self) -> int:
         """Numbers of one input: beat, typical beat, RR, pauses."""
-        return 2 * self.samples + 2
+        return 2 * self.samples + RHYTHM
+
+
+_Array = TypeVar("_Array", bound=Any)  # numpy's, or torch's
+
+
+def bedside_parts(x: _Array) -> tuple[_Array, _Array, _Array]:
+    """Split bedside inputs, [n, length]: beat and typical beat, [n, samples], and RR ratio with pauses, [n, 2]."""
+    samples = (x.shape[1] - RHYTHM) // 2
+    return x[:, :samples], x[:, samples : 2 * samples], x[:, 2 * samples :]
 
 
 class ImageContract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="image"):

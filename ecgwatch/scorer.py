@@ -64,7 +64,7 @@ class Model:
         there = [output.name for output in self._session.get_outputs()]
         if missing := [name for name in outputs if name not in there]:
             raise BundleError(f"model.onnx has no output {', '.join(missing)}; its outputs are {', '.join(there)}")
-        self.length: int = self._session.get_inputs()[0].shape[1]
+        self.inputs: list[int | str] = self._session.get_inputs()[0].shape[1:]  # of each beat: how many numbers
         # what the session really uses: the list of available providers names CUDA even without a GPU
         self.provider: str = self._session.get_providers()[0]
         if provider == "cuda" and self.provider != _CUDA:
@@ -93,11 +93,11 @@ class Scorer:
         """Load the model; arguments and errors as for Model, BundleError also where it takes other inputs than ours."""
         self.bundle = bundle
         self._model = Model(bundle.model, provider, threads, Scores._fields)
-        if self._model.length != self.contract.length:
+        if self._model.inputs != [self.contract.length]:
             raise BundleError(
-                f"bundle {bundle.manifest.name} takes {self._model.length} numbers of each of its "
-                f"{self.contract.inputs}, and this version of ecgwatch makes {self.contract.length} for its contract: "
-                "train it again with this version"
+                f"bundle {bundle.manifest.name} takes {' x '.join(map(str, self._model.inputs))} numbers of each of "
+                f"its {self.contract.inputs}, and this version of ecgwatch makes {self.contract.length} for its "
+                "contract: train it again with this version"
             )
         self.provider = self._model.provider
         self.score(
@@ -146,7 +146,7 @@ def difference(
 
 def verify(bundle: Bundle) -> None:
     """Raise BundleError where a bundle's graph and its map disagree on beats made up for it."""
-    Scorer(bundle, "cpu")
+    Scorer(bundle, "cpu")  # refuses what cannot be scored at all
     manifest = bundle.manifest
     walks = np.random.default_rng(0).normal(size=(16, manifest.contract.length)).cumsum(axis=1)
     x = ((walks - walks.min()) / np.ptp(walks)).astype(np.float32)

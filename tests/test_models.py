@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from ecgwatch.beats import bedside_parts
 from training.export import check_parity, to_onnx
 from training.models import (
     TCN,
@@ -18,7 +19,6 @@ from training.models import (
     cifar_model,
     image_model,
     norb_model,
-    parts,
     segment_model,
     unit_latents,
     with_made_up_ectopics,
@@ -194,9 +194,9 @@ def test_a_bedside_reconstruction_is_the_typical_beat_and_what_is_decoded() -> N
     with torch.no_grad():
         z = model.encode(x)[0]
         y, decoded = model.decode(z, x), model.decoder(z)
-    beat, typical, rr = parts(y, 94)
-    torch.testing.assert_close(beat, parts(x, 94)[1] + decoded[:, :94])
-    torch.testing.assert_close(typical, parts(x, 94)[1])
+    beat, typical, rr = bedside_parts(y)
+    torch.testing.assert_close(beat, bedside_parts(x)[1] + decoded[:, :94])
+    torch.testing.assert_close(typical, bedside_parts(x)[1])
     torch.testing.assert_close(rr, decoded[:, 94:])
 
 
@@ -227,7 +227,7 @@ def test_a_denoising_model_draws_the_beat_and_not_what_the_encoder_saw() -> None
     torch.manual_seed(3)
     y, mean, _ = model(x, seen := with_made_up_ectopics(x, 1.0, 125.0))
     torch.testing.assert_close(mean, model.encode(seen)[0])
-    torch.testing.assert_close(parts(y, 94)[1], parts(x, 94)[1])
+    torch.testing.assert_close(bedside_parts(y)[1], bedside_parts(x)[1])
 
 
 def test_the_bedside_encoder_sees_deviation_typical_beat_rr_and_pauses() -> None:

@@ -6,21 +6,8 @@ from pathlib import Path
 
 from ecgwatch.config import Settings
 from ecgwatch.errors import ConfigError
-from training.parameters import CLASSES, Parameters, defaults
+from training.parameters import CLASSES, NUMBERS, Parameters, defaults
 
-_NUMBERS = (
-    "latent",
-    "filters",
-    "denoise",
-    "beta",
-    "capacity",
-    "epochs",
-    "cooldown",
-    "references",
-    "perplexity",
-    "peers",
-    "seed",
-)
 _HEARTBEATS_ONLY = ("csv", "split", "contract", "encoder", "rr_window", "keep_mixed_windows")
 
 
@@ -125,7 +112,7 @@ def parameters(args: argparse.Namespace) -> Parameters:
     default = defaults(args.dataset, "by-beat" if args.csv else args.split)
     if args.contract == "segment" and default.contract == "bedside":
         default = Parameters()
-    numbers = {name: getattr(default if getattr(args, name) is None else args, name) for name in _NUMBERS}
+    numbers = {name: getattr(default if getattr(args, name) is None else args, name) for name in NUMBERS}
     for name in ("beta", "latent", "filters", "epochs", "references", "peers"):
         if not numbers[name] > 0:
             raise ConfigError(f"--{name} must be above 0")

@@ -18,6 +18,7 @@ from typing import Any
 from ecgwatch import config
 from ecgwatch.beats import Bedside, ImageContract, of_heartbeats
 from ecgwatch.bundle import Manifest
+from training.parameters import NUMBERS
 
 TERMS = {"nse": "NSE", "distance": "D", "score": "S"}
 CLASSES = {
@@ -33,7 +34,7 @@ IMAGES = {
     "small-norb": "Small-NORB. LeCun Y, Huang FJ, Bottou L. CVPR (2004).",
     "fashion-mnist": "Fashion-MNIST (MIT License). Xiao H, Rasul K, Vollgraf R. arXiv:1708.07747 (2017).",
 }
-_OF_ALL = ("capacity", "epochs", "cooldown", "references", "perplexity", "peers", "seed")  # options of any training
+_BEDSIDE_ONLY = ("filters", "denoise")  # options that other contracts do not have
 
 
 _NEXT_BEAT = "**The next beat.** Most windows hold the next R peak: an abnormal beat can make the one before it alert."
@@ -369,11 +370,11 @@ def _made(manifest: Manifest) -> str:
     if (encoder := parameters.get("encoder", "tcn")) != "tcn":  # of the paper's segment alone
         options.append(f"--contract segment --encoder {encoder}")
     options.append(f"--normal {' '.join(parameters['normal'])}")
-    of_bedside = ("filters", "denoise") if parameters.get("contract") == "bedside" else ()
+    bedside = parameters.get("contract") == "bedside"
     options += [
         f"--{name} {parameters[name]:g}"
-        for name in ("latent", *of_bedside, "beta", *_OF_ALL)
-        if name in parameters  # older bundles have fewer
+        for name in NUMBERS
+        if name in parameters and (bedside or name not in _BEDSIDE_ONLY)  # older bundles have fewer
     ]
     if (precision := parameters.get("precision", "float32")) != "float32":  # bundles of before it have no such key
         options.append(f"--precision {precision}")

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ecgwatch.beats import RHYTHM, bedside_parts
 from training.parameters import Parameters
 
 DILATIONS = (1, 2, 4, 8, 16, 32)
@@ -43,7 +44,6 @@ CNN_FILTERS = (32, 64, 128, 128, 128)
 LSTM_HIDDEN = 120
 BEDSIDE_HIDDEN = 128
 EARLIEST = 4.0  # a beat half as long after the one before as usual
-RHYTHM = 2  # numbers of a bedside input after its two windows: RR ratio, pauses
 
 
 class ResidualBlock(nn.Module):
@@ -137,14 +137,13 @@ class SegmentLSTM(nn.Module):
 class BedsideEncoder(nn.Module):
     """TCN over deviation and typical beat, joined with RR and pauses: bedside input [n, length] -> [n, filters]."""
 
-    def __init__(self, samples: int, filters: int = FILTERS, dropout: float = DROPOUT) -> None:
+    def __init__(self, filters: int = FILTERS, dropout: float = DROPOUT) -> None:
         super().__init__()
-        self.samples = samples
         self.tcn = TCN(filters, dropout, channels=2)
         self.join = nn.Sequential(nn.Linear(filters + RHYTHM, filters), nn.ReLU())
 
     def forward(self, x: Tensor) -> Tensor:
-        beat, typical, rhythm = parts(x, self.samples)
+        beat, typical, rhythm = bedside_parts(x)
         h = self.tcn(torch.stack([beat - typical, typical], dim=1))
         return self.join(torch.cat([h, rhythm], dim=1))
 
@@ -164,11 +163,6 @@ class BedsideDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         return self.dense(z)
-
-
-def parts(x: Tensor, samples: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Split bedside inputs: beat and typical beat, [n, samples], and RR ratio with pauses, [n, 2]."""
-    return x[:, :samples], x[:, samples : 2 * samples], x[:, 2 * samples :]
 
 
 class Deconvolution(nn.Module):
@@ -332,7 +326,7 @@ class BedsideVAE(BetaVAE):
     def decode(self, z: Tensor, x: Tensor) -> Tensor:
         decoded = self.decoder(z)
         samples = decoded.shape[1] - RHYTHM
-        typical = parts(x, samples)[1]
+        typical = bedside_parts(x)[1]
         return torch.cat([typical + decoded[:, :samples], typical, decoded[:, samples:]], dim=1)
 
 
@@ -392,7 +386,7 @@ def bedside_model(length: int = 190, latent: int = 4, filters: int = FILTERS) ->
     """Make the model of heartbeats relative to their patient."""
     samples = (length - RHYTHM) // 2
     return BedsideVAE(
-        BedsideEncoder(samples, filters),
+        BedsideEncoder(filters),
         nn.Linear(filters, latent),
         nn.Linear(filters, latent),
         BedsideDecoder(latent, samples),
@@ -407,7 +401,7 @@ def with_made_up_ectopics(x: Tensor, share: float, fs_hz: float) -> Tensor:
     has none (a denoising autoencoder, Vincent et al. 2008): so the decoder learns to draw normal beats, whatever it is
     shown.
     """
-    count, samples = len(x), (x.shape[1] - RHYTHM) // 2
+    count, samples = bedside_parts(x)[0].shape
     at_s = torch.arange(samples, device=x.device) / fs_hz
     added = torch.zeros(count, samples, device=x.device)
     for _ in range(2):

@@ -81,6 +81,21 @@ class Parameters:
     peers: int = 20
 
 
+# those that are options of `ecgwatch train` by their names, and that `ecgwatch benchmark folds` tries
+NUMBERS = (
+    "latent",
+    "filters",
+    "denoise",
+    "beta",
+    "capacity",
+    "epochs",
+    "cooldown",
+    "references",
+    "perplexity",
+    "peers",
+    "seed",
+)
+
 # Between patients, chosen by cross-validation over DS1's patients; among the last candidates, which DS1 could not tell
 # apart, by DS2 too (docs/strangers.md, "Looks at DS2"). A small capacity: what the latents do not hold is left to NSE,
 # and an ectopic beat is not drawn well. A coarse map with many peers, because the patient is a stranger to it. And a

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ecgwatch.beats import Bedside
+from ecgwatch.beats import Bedside, bedside_parts
 from ecgwatch.errors import ConfigError
 from ecgwatch.scorer import Model
 from training import export, reference_map
@@ -27,24 +27,12 @@ from training.benchmark.tables import scaled
 from training.calibrate import ALPHA
 from training.datasets import arrhythmia
 from training.datasets.dataset import Dataset
-from training.parameters import BEDSIDE, Parameters
+from training.evaluate import normal_rhythm_hours
+from training.parameters import BEDSIDE, NUMBERS, Parameters
 from training.train import fit
 
 FOLDS = 4
 TARGET, FACTOR = 10.0, 3.0  # false alerts per hour: the default's, and what is taken to be near it
-TRIED = (
-    "latent",
-    "filters",
-    "capacity",
-    "beta",
-    "denoise",
-    "epochs",
-    "cooldown",
-    "references",
-    "perplexity",
-    "peers",
-    "seed",
-)
 
 
 @dataclass(frozen=True)
@@ -72,13 +60,13 @@ class Row:
 def candidate(given: Sequence[str]) -> Parameters:
     """Return the default's parameters with those of `given`, name=value, in their place.
 
-    Raises ConfigError for a name that is none of TRIED, or a value that is no number.
+    Raises ConfigError for a name that is none of NUMBERS, or a value that is no number.
     """
     values = {}
     for one in given:
         name, _, value = one.partition("=")
-        if name not in TRIED:
-            raise ConfigError(f"--set {one}: what can be tried is {', '.join(TRIED)}")
+        if name not in NUMBERS:
+            raise ConfigError(f"--set {one}: what can be tried is {', '.join(NUMBERS)}")
         try:
             values[name] = type(getattr(BEDSIDE, name))(value)
         except ValueError:
@@ -98,7 +86,7 @@ def run(parameters: Parameters, directory: Path, file: Path, jobs: int) -> None:
     with file.open("a", newline="", encoding="utf-8") as opened:
         writer = csv.writer(opened, lineterminator="\n")
         if new:
-            writer.writerow([*TRIED, *row])
+            writer.writerow([*NUMBERS, *row])
         writer.writerow([*key(parameters), *(f"{value:.4f}" for value in row.values())])
     print(", ".join(f"{name} {value:.4f}" for name, value in row.items()))
 
@@ -123,9 +111,8 @@ def cross_validate(parameters: Parameters, beats: Dataset, jobs: int = 1) -> Row
     of_patients = [beats.records == one for one in patients]
     each = [figure(s, rows) for rows in of_patients if 0 < abnormal[rows].sum() < rows.sum()]
     alerts, hours = _false_alerts(s, beats, held_out, patients)
-    pictured = (beats.x.shape[1] - 2) // 2
-    away = np.square(beats.x[:, :pictured] - beats.x[:, pictured : 2 * pictured]).sum(axis=1)
-    energy = away + np.square(beats.x[:, 2 * pictured :]).sum(axis=1)
+    beat, typical, rhythm = bedside_parts(beats.x)
+    energy = np.square(beat - typical).sum(axis=1) + np.square(rhythm).sum(axis=1)
     return Row(
         nse=figure(nse, every),
         d=figure(d, every),
@@ -148,7 +135,10 @@ def _false_alerts(
     normal = beats.classes == "N"
     each = [beats.records == one for one in patients]
     hours = np.array(
-        [beats.hours[str(one)] * (rows & normal).sum() / rows.sum() for one, rows in zip(patients, each, strict=True)]
+        [
+            normal_rhythm_hours(beats.hours[str(one)], int((rows & normal).sum()), int(rows.sum()))
+            for one, rows in zip(patients, each, strict=True)
+        ]
     )
     alerts = np.zeros(len(patients))
     for start, fold in enumerate(held_out):
@@ -177,12 +167,12 @@ def _fold(parameters: Parameters, beats: Dataset, held_out: np.ndarray) -> np.nd
 
 
 def key(parameters: Parameters) -> tuple[str, ...]:
-    """Return what a row is told by: the values of TRIED."""
-    return tuple(f"{getattr(parameters, name):g}" for name in TRIED)
+    """Return what a row is told by: the values of NUMBERS."""
+    return tuple(f"{getattr(parameters, name):g}" for name in NUMBERS)
 
 
 def _done(file: Path) -> set[tuple[str, ...]]:
     if not file.exists():
         return set()
     with file.open(encoding="utf-8") as opened:
-        return {tuple(row[: len(TRIED)]) for row in csv.reader(opened)}
+        return {tuple(row[: len(NUMBERS)]) for row in csv.reader(opened)}

@@ -17,7 +17,7 @@ from scipy.stats import poisson
 from sklearn.metrics import roc_curve
 
 from ecgwatch import bundle as bundles
-from ecgwatch.beats import Bedside, Contract
+from ecgwatch.beats import Bedside, Contract, bedside_parts
 from ecgwatch.bundle import Bundle
 from ecgwatch.errors import ConfigError
 from ecgwatch.records import Record, read_wfdb
@@ -195,9 +195,8 @@ def _two_numbers(x: np.ndarray, normal: np.ndarray) -> np.ndarray:
     """Tail probability of the deviation and half that of prematurity, as the floor, from the bedside input."""
     numbers = []
     for one in (x, normal):
-        samples = one.shape[1] // 2 - 1
-        deviation = np.square(one[:, :samples] - one[:, samples : 2 * samples]).mean(axis=1)
-        numbers.append((deviation, -one[:, 2 * samples]))
+        beat, typical, rhythm = bedside_parts(one)
+        numbers.append((np.square(beat - typical).mean(axis=1), -rhythm[:, 0]))
     (deviation, early), (usual_deviation, usual_early) = numbers
     return floor.surprise(deviation, usual_deviation) + floor.surprise(early, usual_early) / 2
 
@@ -360,7 +359,7 @@ def examples(beats: Beats, x: np.ndarray, score: np.ndarray, threshold: float) -
 
     Of the records with most abnormal beats; of those found, and of those missed, the one with the median score.
     """
-    samples = x.shape[1] // 2 - 1
+    beat, typical, rhythm = bedside_parts(x)
     abnormal = beats.classes != "N"
     names, counts = np.unique(beats.records[abnormal], return_counts=True)
     shown = {}
@@ -370,11 +369,10 @@ def examples(beats: Beats, x: np.ndarray, score: np.ndarray, threshold: float) -
         for what, rows in (("found", there[score[there] > threshold]), ("missed", there[score[there] <= threshold])):
             if len(rows):
                 chosen = rows[np.argsort(score[rows], kind="stable")[len(rows) // 2]]
-                drawn.setdefault("typical beat", x[chosen, samples : 2 * samples])
+                drawn.setdefault("typical beat", typical[chosen])
                 share = f"{len(rows)} of {len(there)}"
-                drawn[f"{beats.classes[chosen]}, {what} ({share}), RR {x[chosen, 2 * samples]:+.1f}"] = x[
-                    chosen, :samples
-                ]
+                label = f"{beats.classes[chosen]}, {what} ({share}), RR {rhythm[chosen, 0]:+.1f}"
+                drawn[label] = beat[chosen]
         shown[name] = drawn
     return shown
 
