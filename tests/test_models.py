@@ -238,3 +238,35 @@ def test_the_bedside_encoder_sees_deviation_typical_beat_rr_and_pauses() -> None
             changed = x.clone()
             changed[0, column] += 3
             assert not torch.allclose(model.encode(changed)[0], before, atol=1e-5), column
+
+
+def two_lead_inputs(count: int = 5) -> torch.Tensor:
+    torch.manual_seed(2)
+    return torch.randn(count, 4 * 94 + 2)
+
+
+def test_an_encoder_of_two_leads_sees_both_and_tells_them_apart() -> None:
+    model, x = bedside_model(378, leads=2).eval(), two_lead_inputs(1)
+    swapped = torch.cat([x[:, 94:188], x[:, :94], x[:, 282:376], x[:, 188:282], x[:, 376:]], dim=1)
+    changed = [swapped]
+    for column in (50, 140, 230, 330, 376, 377):  # beat and typical beat of both, RR ratio, pauses
+        changed.append(x.clone())
+        changed[-1][0, column] += 3
+    with torch.no_grad():
+        before = model.encode(x)[0]
+        for one in changed:
+            assert not torch.allclose(model.encode(one)[0], before, atol=1e-5)
+        y = model(x)[0]
+    assert y.shape == x.shape
+    torch.testing.assert_close(bedside_parts(y)[1], bedside_parts(x)[1])
+
+
+def test_made_up_ectopic_waves_come_at_the_same_time_in_both_leads_at_other_heights() -> None:
+    x = two_lead_inputs(500)
+    added = with_made_up_ectopics(x, 1.0, 125.0, leads=2) - x
+    first, second = added[:, :94], added[:, 94:188]
+    assert not torch.allclose(first, second, atol=0.05)
+    reached = first.abs().amax(dim=1) > 0.1
+    away = (first[reached].abs() < 1e-3) & (second[reached].abs() > 0.5)
+    assert away.float().mean() < 0.02  # seldom a high wave in one lead where the other has none
+    assert (added[:, 188:376] == 0).all() and (added[:, 376] < 0).all()

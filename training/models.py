@@ -135,21 +135,27 @@ class SegmentLSTM(nn.Module):
 
 
 class BedsideEncoder(nn.Module):
-    """TCN over deviation and typical beat, joined with RR and pauses: bedside input [n, length] -> [n, filters]."""
+    """TCN over deviation and typical beat, joined with RR and pauses: bedside input [n, length] -> [n, filters].
 
-    def __init__(self, filters: int = FILTERS, dropout: float = DROPOUT) -> None:
+    leads: of the input; the beat, and the typical beat, of one stand behind those of the other, all in channels of
+    their own.
+    """
+
+    def __init__(self, filters: int = FILTERS, dropout: float = DROPOUT, leads: int = 1) -> None:
         super().__init__()
-        self.tcn = TCN(filters, dropout, channels=2)
+        self.leads = leads
+        self.tcn = TCN(filters, dropout, channels=2 * leads)
         self.join = nn.Sequential(nn.Linear(filters + RHYTHM, filters), nn.ReLU())
 
     def forward(self, x: Tensor) -> Tensor:
         beat, typical, rhythm = bedside_parts(x)
-        h = self.tcn(torch.stack([beat - typical, typical], dim=1))
+        channels = [part.unflatten(1, (self.leads, -1)) for part in (beat - typical, typical)]
+        h = self.tcn(torch.cat(channels, dim=1))
         return self.join(torch.cat([h, rhythm], dim=1))
 
 
 class BedsideDecoder(nn.Module):
-    """[n, latent] -> deviation from the typical beat, RR ratio and pauses, [n, samples + 2]."""
+    """[n, latent] -> deviation from the typical beat, RR ratio and pauses, [n, samples + 2]; samples: of all leads."""
 
     def __init__(self, latent: int, samples: int) -> None:
         super().__init__()
@@ -382,32 +388,33 @@ def norb_model(latent: int = 10) -> BetaVAE:
     )
 
 
-def bedside_model(length: int = 190, latent: int = 4, filters: int = FILTERS) -> BetaVAE:
-    """Make the model of heartbeats relative to their patient."""
+def bedside_model(length: int = 190, latent: int = 4, filters: int = FILTERS, leads: int = 1) -> BetaVAE:
+    """Make the model of heartbeats relative to their patient; length: of an input with all its leads."""
     samples = (length - RHYTHM) // 2
     return BedsideVAE(
-        BedsideEncoder(filters),
+        BedsideEncoder(filters, leads=leads),
         nn.Linear(filters, latent),
         nn.Linear(filters, latent),
         BedsideDecoder(latent, samples),
     )
 
 
-def with_made_up_ectopics(x: Tensor, share: float, fs_hz: float) -> Tensor:
+def with_made_up_ectopics(x: Tensor, share: float, fs_hz: float, leads: int = 1) -> Tensor:
     """Return bedside inputs, [n, length], a share of them with an ectopic beat's waves added, and early.
 
     Two Gaussian waves of random place, width (15 to 75 ms) and height (up to .8 of the typical beat's amplitude), about
     as wide as waves of the ECG are; an RR ratio lower by up to EARLIEST. The encoder sees them and the beat to be drawn
     has none (a denoising autoencoder, Vincent et al. 2008): so the decoder learns to draw normal beats, whatever it is
-    shown.
+    shown. Of several leads a wave has the same place and width in all, and a height of its own in each.
     """
-    count, samples = bedside_parts(x)[0].shape
+    count, samples = len(x), bedside_parts(x)[0].shape[1] // leads
     at_s = torch.arange(samples, device=x.device) / fs_hz
-    added = torch.zeros(count, samples, device=x.device)
+    waves = torch.zeros(count, leads, samples, device=x.device)
     for _ in range(2):
-        centre, width, height = (torch.rand(count, 1, device=x.device) for _ in range(3))
+        centre, width, height = (torch.rand(count, numbers, device=x.device) for numbers in (1, 1, leads))
         wave = torch.exp(-0.5 * ((at_s - at_s[-1] * (0.2 + 0.6 * centre)) / (0.015 + 0.06 * width)) ** 2)
-        added = added + 0.8 * (2 * height - 1) * wave
+        waves = waves + 0.8 * (2 * height - 1)[:, :, None] * wave[:, None, :]
+    added = waves.flatten(1)
     chosen = torch.rand(count, 1, device=x.device) < share
     early = -EARLIEST * torch.rand(count, 1, device=x.device)
     changed = torch.cat([added, torch.zeros_like(added), early, torch.zeros_like(early)], dim=1)
@@ -420,7 +427,7 @@ def make(parameters: Parameters, length: int) -> BetaVAE:
         of_images = {"cifar-10": cifar_model, "small-norb": norb_model}
         return of_images.get(parameters.dataset, image_model)(parameters.latent)
     if parameters.contract == "bedside":
-        return bedside_model(length, parameters.latent, parameters.filters)
+        return bedside_model(length, parameters.latent, parameters.filters, parameters.leads)
     return segment_model(length, parameters.latent, encoder=parameters.encoder)
 
 

@@ -48,6 +48,7 @@ class Parameters:
     normal: tuple[str, ...] = ("N",)  # classes that train
     # what a model of heartbeats sees. segment: the paper's; bedside: the beat relative to its patient's typical beat
     contract: Literal["segment", "bedside"] = "segment"
+    leads: int = 1  # of one input (bedside); two in `ecgwatch benchmark leads` alone
     encoder: Literal["tcn", "cnn", "lstm"] = "tcn"  # of the segment; table 3 gives the TCN alone (figures 5, 16, 17)
     keep_mixed_windows: bool = False  # also train on normal windows that hold an abnormal beat (parity)
     rr_window: Literal["past", "centred"] = (

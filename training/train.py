@@ -140,7 +140,8 @@ def _step(
     """
 
     def step(x: torch.Tensor, c: float | torch.Tensor) -> torch.Tensor:
-        seen = with_made_up_ectopics(x, parameters.denoise, Bedside().fs_hz) if parameters.denoise else None
+        shown = parameters.denoise, Bedside().fs_hz, parameters.leads
+        seen = with_made_up_ectopics(x, *shown) if parameters.denoise else None
         with torch.autocast(x.device.type, torch.bfloat16, enabled=parameters.precision == "bfloat16"):
             outputs = model(x, seen)
         y, mean, log_variance = (output.float() for output in outputs)

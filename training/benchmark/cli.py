@@ -63,6 +63,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     folds.add_argument(
         "--out", type=Path, default=Path("docs/strangers/folds.csv"), metavar="FILE", help="default: %(default)s"
     )
+    leads = _kind(kinds, "leads", _leads, "two ECG leads as one input beside one lead: the default model on DS2")
+    leads.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="default: 0 1 2")
+    leads.add_argument("--data", type=Path, metavar="DIR", help="data directory (default: [data] directory)")
+    leads.add_argument(
+        "--runs", type=Path, default=Path("runs/leads"), metavar="DIR", help="run folders (default: %(default)s)"
+    )
+    leads.add_argument(
+        "--out", type=Path, default=Path("docs/benchmark"), metavar="DIR", help="tables (default: %(default)s)"
+    )
     baselines = _kind(kinds, "baselines", _baselines, "other methods on the paper's ECG task, on the same points")
     baselines.add_argument("--method", nargs="+", metavar="NAME", help="of the methods, those that begin so")
     baselines.add_argument("--anomaly", nargs="+", choices=CLASSES["arrhythmia"], default=list(CLASSES["arrhythmia"]))
@@ -198,6 +207,13 @@ def _folds(args: argparse.Namespace, settings: Settings) -> None:
 
     candidate = folds.candidate(args.set)
     folds.run(candidate, args.data or Path(settings.data.directory), args.out, args.jobs)
+
+
+def _leads(args: argparse.Namespace, settings: Settings) -> None:
+    from training.benchmark import leads
+
+    rows = leads.run(sorted(set(args.seeds)), args.data or Path(settings.data.directory), args.runs, args.out)
+    _write(args.out / "leads.md", [leads.page(rows)])
 
 
 def _baselines(args: argparse.Namespace, settings: Settings) -> None:

@@ -151,19 +151,34 @@ def _false_alerts(
 
 
 def _fold(parameters: Parameters, beats: Dataset, held_out: np.ndarray) -> np.ndarray:
-    """NSE, D and S of the held-out patients' beats, float64[3, n]."""
+    """NSE, D and S of the held-out patients' beats, float64[3, n]; scaled by the normal ones among them."""
     torch.set_num_threads(1)
-    train = np.flatnonzero(~held_out & (beats.classes == "N") & beats.clean)
+    normal = beats.classes == "N"
+    train, scales = np.flatnonzero(~held_out & normal & beats.clean), np.flatnonzero(held_out & normal)
     with tempfile.TemporaryDirectory() as folder:
-        model = fit(beats.x[train], beats.x[train[::10]], parameters, Path(folder), torch.device("cpu"))
+        return train_and_score(parameters, beats, train, scales, np.flatnonzero(held_out), Path(folder))
+
+
+def train_and_score(
+    parameters: Parameters, beats: Dataset, train: np.ndarray, scales: np.ndarray, tested: np.ndarray, folder: Path
+) -> np.ndarray:
+    """Train a model and map its references; return NSE, D and S of beats, float64[3, len(tested)].
+
+    train, scales, tested: positions of the normal beats that train, of those that set the scales of S, of what is
+    scored. folder: of the training's checkpoint.
+    """
+    model = fit(beats.x[train], beats.x[train[::10]], parameters, folder, torch.device("cpu"))
     encoder = Model(export.to_onnx(model, beats.x.shape[1]), "cpu", 1)
     chosen = train[reference_map.choose(beats.records[train], parameters.references, parameters.seed)]
     the_map = reference_map.undrawn(encoder.run(beats.x[chosen])[0], parameters.perplexity, parameters.peers)
-    latents, nse = encoder.run(beats.x[held_out])
-    distance = the_map.distance(latents)
-    normal = (beats.classes == "N")[held_out]
-    s = ALPHA * scaled(nse, nse[normal]) + (1 - ALPHA) * scaled(distance, distance[normal])
-    return np.stack([nse.astype(float), distance, s])
+
+    def terms(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        latents, nse = encoder.run(beats.x[rows])
+        return nse.astype(float), the_map.distance(latents)
+
+    (nse, distance), (usual_nse, usual_distance) = terms(tested), terms(scales)
+    s = ALPHA * scaled(nse, usual_nse) + (1 - ALPHA) * scaled(distance, usual_distance)
+    return np.stack([nse, distance, s])
 
 
 def key(parameters: Parameters) -> tuple[str, ...]:

@@ -93,13 +93,15 @@ def table(beats: Beats, scores: Scores) -> list[Cell]:
 
 def _cells(beats: Beats, name: str, seeds: Sequence[np.ndarray]) -> Iterator[Cell]:
     for column in COLUMNS:
-        figure = _median_over_records if column == COLUMNS[-1] else _pooled
         values = [figure(beats, one, column) for one in seeds]
-        low, high = interval(_over_patients(beats, seeds[0], column))
+        low, high = interval(over_patients(beats, seeds[0], column))
         yield Cell(name, column, len(values), float(np.mean(values)), min(values), max(values), low, high)
 
 
-def _pooled(beats: Beats, score: np.ndarray, column: str) -> float:
+def figure(beats: Beats, score: np.ndarray, column: str) -> float:
+    """Return AUROC over a column's beats together, or the median of the records'."""
+    if column == COLUMNS[-1]:
+        return float(np.median(list(of_records(beats, score).values())))
     rows = beats.mask(column)
     return float(auroc(score[rows], beats.classes[rows] != "N")[0])
 
@@ -115,12 +117,11 @@ def of_records(beats: Beats, score: np.ndarray) -> dict[str, float]:
     return found
 
 
-def _median_over_records(beats: Beats, score: np.ndarray, column: str) -> float:
-    return float(np.median(list(of_records(beats, score).values())))
+def over_patients(beats: Beats, score: np.ndarray, column: str, samples: int = SAMPLES) -> np.ndarray:
+    """AUROC with the patients drawn again, float64[samples]; draws without an abnormal beat are left out.
 
-
-def _over_patients(beats: Beats, score: np.ndarray, column: str, samples: int = SAMPLES) -> np.ndarray:
-    """AUROC with the patients drawn again, float64[samples]; draws without an abnormal beat are left out."""
+    Scores of the same beats get the same draws, so that their differences are paired.
+    """
     rng = np.random.default_rng(0)
     if column == COLUMNS[-1]:
         each = np.array(list(of_records(beats, score).values()))
@@ -245,7 +246,7 @@ def robustness(bundle: Bundle, folder: Path) -> list[dict[str, object]]:
             "snr_db": snr_db if len(noise) else "",
             "jitter_ms": round(1000 * jitter_s),
         }
-        rows.append(row | {column: round(_pooled(beats, found.score, column), 4) for column in COLUMNS[:-1]})
+        rows.append(row | {column: round(figure(beats, found.score, column), 4) for column in COLUMNS[:-1]})
         print(rows[-1], flush=True)
     return rows
 
