@@ -4,12 +4,14 @@ The paper embeds test beats together with the training beats (algorithm 1). A da
 add a point to a finished map (openTSNE's `transform`) draws every outlier into its nearest cluster: the affinities of a
 point are normalised to 1 however far its neighbours are. The repair used here, in the notation of appendix C:
 
-1. Affinity mass. As in t-SNE, the precision b of a new beat x is the one at which its affinities to the references have
-   the perplexity n; here in closed form (`precision`), which has n to within a quarter. At this precision it also meets
-   v virtual peers, which stand at the distances at which a reference beat typically has its 1st, ... v-th neighbour
-   (medians d_1 ... d_v):
-       p_j ~ exp(-b |x - x_j|^2) over references,   p_u ~ exp(-b d_u^2) over peers,   sum of all p = 1.
-   The references' share m = sum_j p_j is near 1 for a beat as close to normal beats as they are to each other, and
+1. Affinity mass. Where t-SNE takes a point's 3 n nearest, n the perplexity, the references are dealt into 3 n groups
+   once and for all, and a new beat x has the nearest of each group for its neighbours x_j: most of its nearest ones are
+   among them, and nothing must be sorted, which would cost more than all the rest. As in t-SNE its precision b is the
+   one at which its affinities have the perplexity n; here in closed form (`precision`), which has n to within two
+   fifths. At this precision it also meets v virtual peers, which stand at the distances at which a reference beat
+   typically has its 1st, ... v-th neighbour (medians d_1 ... d_v):
+       p_j ~ exp(-b |x - x_j|^2) over neighbours,   p_u ~ exp(-b d_u^2) over peers,   sum of all p = 1.
+   The neighbours' share m = sum_j p_j is near 1 for a beat as close to normal beats as they are to each other, and
    goes to 0 for an outlier. It is the mass that t-SNE's normalisation per point throws away.
 2. Position. In the frozen map the point is attracted with m w and repelled with the sum of w^2 / Zbar over its
    neighbours, w = 1 / (1 + r^2), Zbar the mean over references of sum_j 1 / (1 + |y_i - y_j|^2). From far away its n
@@ -25,16 +27,17 @@ This is the plain version: it draws pictures, and tests and export compare with 
 model.onnx (`training/score_graph.py`).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-NEIGHBOURS_PER_PERPLEXITY = 3  # openTSNE's and Barnes-Hut t-SNE's truncation: beyond it affinities vanish
+GROUPS_PER_PERPLEXITY = 3  # as many neighbours as openTSNE and Barnes-Hut t-SNE take: beyond them affinities vanish
 PEERS = 20  # the default; how it was chosen stands in training/parameters.py
 MIN_MASS = 1e-6  # an outlier beyond it is drawn no farther: over ten times the map's width
 ROWS_AT_ONCE = 32  # so that the distances of a part of the batch stay in the processor's cache
-SPREAD = 3.86  # b times the mean of what is beyond the nearest; where it comes from: `precision`
+SPREAD = 4.0  # b times the mean of what is beyond the nearest; where it comes from: `precision`
 MAX_EXPONENT = 50.0  # where the mass is at its floor anyway
 TINY = 1e-30  # against division by zero where all neighbours are equally far
 
@@ -68,28 +71,39 @@ class ReferenceMap:
         return np.vstack([-2 * self._centred.T, (self._centred**2).sum(axis=1)]).astype(np.float32)
 
     @property
-    def neighbours(self) -> int:
-        """How many references have a part in a beat's affinities."""
-        return min(len(self.latents), round(NEIGHBOURS_PER_PERPLEXITY * self.perplexity))
+    def groups(self) -> int:
+        """How many groups the references are dealt into, in turn: reference j is in group j modulo groups."""
+        return min(len(self.latents), round(GROUPS_PER_PERPLEXITY * self.perplexity))
 
     def nearest(self, latents: np.ndarray, count: int) -> np.ndarray:
-        """Return squared distances to the `count` nearest references, in no order, float64[m, count].
+        """Return squared distances to the `count` nearest references, in no order, float64[m, count]."""
+        return self._distances(latents, lambda compared: compared.argpartition(count - 1, axis=1)[:, :count])
 
-        One product finds them; their distances are taken afresh, by differences, in float64.
-        """
+    def nearest_of_groups(self, latents: np.ndarray) -> np.ndarray:
+        """Return squared distances to the nearest reference of each group, float64[m, groups]."""
+        groups = self.groups
+        missing = -len(self.latents) % groups  # the last groups may have one less
+
+        def of_each(compared: np.ndarray) -> np.ndarray:
+            full = np.pad(compared, ((0, 0), (0, missing)), constant_values=np.inf)
+            return full.reshape(len(full), -1, groups).argmin(axis=1) * groups + np.arange(groups)
+
+        return self._distances(latents, of_each)
+
+    def _distances(self, latents: np.ndarray, choose: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """Squared distances to chosen references: one product compares, what it chooses is taken afresh, in float64."""
         rows = np.ones((len(latents), latents.shape[1] + 1), np.float32)
         np.subtract(latents, self.centre, out=rows[:, :-1])
-        nearest = np.empty((len(latents), count))
+        parts = []
         for start in range(0, len(rows), ROWS_AT_ONCE):
             part = slice(start, start + ROWS_AT_ONCE)
-            found = (rows[part] @ self._search).argpartition(count - 1, axis=1)[:, :count]
-            nearest[part] = ((rows[part, None, :-1] - self._centred[found]) ** 2).sum(axis=2)
-        return nearest
+            chosen = self.latents[choose(rows[part] @ self._search)]
+            parts.append(((latents[part, None].astype(np.float64) - chosen) ** 2).sum(axis=2))
+        return np.concatenate(parts) if parts else np.empty((0, 1))
 
     def distance(self, latents: np.ndarray) -> np.ndarray:
         """Return D (eq. 4, k = 1), the map distance to the nearest normal beat: latents float32[m, d] -> float64[m]."""
-        squared = self.nearest(latents, self.neighbours)
-        ratio = mass_ratio(squared, self.peer_distances.astype(np.float64) ** 2)
+        ratio = mass_ratio(self.nearest_of_groups(latents), self.peer_distances.astype(np.float64) ** 2)
         return radius(ratio, self.perplexity, self.mean_z)
 
     def place(self, latents: np.ndarray) -> np.ndarray:
@@ -104,25 +118,25 @@ class ReferenceMap:
 
 
 def mass_ratio(squared: np.ndarray, squared_peers: np.ndarray) -> np.ndarray:
-    """Return 1 / m - 1, the affinity of the virtual peers over that of the references, float64[m].
+    """Return 1 / m - 1, the affinity of the virtual peers over that of the neighbours, float64[m].
 
-    squared: float64[m, k], squared distances to the nearest references; squared_peers: [v].
+    squared: float64[m, k], squared distances to the neighbours; squared_peers: [v].
     """
     nearest = squared.min(axis=1, keepdims=True)
-    beyond = squared - nearest  # affinities are taken relative to the nearest reference
+    beyond = squared - nearest  # affinities are taken relative to the nearest
     b = precision(beyond)[:, None]
-    references = np.exp(-b * beyond).sum(axis=1)
+    neighbours = np.exp(-b * beyond).sum(axis=1)
     peers = np.exp(np.minimum(b * (nearest - squared_peers), MAX_EXPONENT)).sum(axis=1)
-    return np.minimum(peers / references, 1 / MIN_MASS - 1)
+    return np.minimum(peers / neighbours, 1 / MIN_MASS - 1)
 
 
 def precision(beyond: np.ndarray) -> np.ndarray:
     """Return the b at which the affinities exp(-b t), t = beyond, have about the perplexity n, float64[m].
 
     beyond: float64[m, k], zero for the nearest, k = 3 n. Affinities reach as far as 1 / b; so b is in proportion to the
-    mean of t, and one factor serves points of 2 to 20 dimensions, near and far: where 30 is asked for they have 22 to
-    37 (1 to 99 of 100 real beats, images and normal deviates). Solving for 30 exactly changes the AUROC of D by .003 as
-    a rule, up or down, .008 at most (docs/placement.md), and costs more than all the rest of D.
+    mean of t, and one factor serves latents of 20 dimensions, near and far: where 30 is asked for they have 21 to 42 (1
+    to 99 of 100 real beats and images). Solving for 30 exactly would cost more than all the rest of D, and hardly
+    matters: factors of 3.5 to 5.5 change no AUROC of S by more than .006 (docs/placement.md).
     """
     return SPREAD / (beyond.mean(axis=1) + TINY)
 

@@ -4,12 +4,11 @@
 
 The definition, with its derivation, is `ecgwatch.tsne_map`; here it is in nodes that CPU and CUDA have.
 
-One product in float32 chooses the k nearest references, and nothing else. From their distances on it is float64: sums
+One product in float32 chooses the nearest reference of each group, and nothing else. From there on it is float64: sums
 run in another order in another batch, and |r|^2 - 2 x r and exponents of up to 50 would make of the last digit of a
 float32 what a score shows. So a beat scores the same alone and among others, to 1e-6.
 
-A search in two stages (chunks of references, then the members of the nearest chunks) was here before: it saves
-comparisons, and costs more nodes than it saves (docs/placement.md).
+At batch 1 a node costs about a microsecond whatever it does: few nodes are what is fast (docs/placement.md).
 """
 
 import math
@@ -36,8 +35,7 @@ def append_map(encoder: bytes, reference_map: ReferenceMap, scales: tuple[Scale,
     model = onnx.load_from_string(encoder)
     nodes = _Nodes()
     precise = replace(nodes, floats=np.float64)
-    nearest, own = _nearest(nodes, precise, "mean", reference_map)
-    distance = _radius(precise, nearest, own, reference_map)
+    distance = _radius(precise, _nearest(nodes, precise, "mean", reference_map), reference_map)
     _combine(nodes, distance, scales, alpha)
     model.graph.node.extend(nodes.made)
     model.graph.initializer.extend(nodes.constants)
@@ -83,48 +81,52 @@ class _Nodes:
         return name
 
 
-def _nearest(op: _Nodes, precise: _Nodes, latents: str, reference_map: ReferenceMap) -> tuple[str, str]:
-    """|x - r|^2 - |x - c|^2 of the nearest references, in no order, and |x - c|^2 + 1: double[n, k, 1] and [n, 1, 1].
+def _nearest(op: _Nodes, precise: _Nodes, latents: str, reference_map: ReferenceMap) -> str:
+    """|x - r|^2 of each group's nearest reference r: double[n, groups].
 
-    c the centre: a reference is (-2 (r - c), |r - c|^2) and a beat (x - c, 1), and their product is the former.
+    c the centre: |r - c|^2 - 2 (x - c) (r - c) compares as |x - r|^2 does, and its first part is known beforehand. The
+    groups are those of `tsne_map.ReferenceMap.nearest_of_groups`; here the members of one stand side by side.
     """
-    latent = reference_map.latents.shape[1]
-    away = reference_map.latents.astype(float) - reference_map.centre
-    rows = np.concatenate([-2 * away, (away**2).sum(axis=1, keepdims=True)], axis=1)
-    beat = op("Gemm", latents, np.eye(latent, latent + 1), np.append(-reference_map.centre, 1))
-    every = op("MatMul", beat, np.ascontiguousarray(rows.T))
-    _, chosen = op.several("TopK", 2, every, _shape(reference_map.neighbours), largest=0, sorted=0)
-    column = op("Unsqueeze", op("Cast", beat, to=TensorProto.DOUBLE), _shape(2))
-    return op("MatMul", precise("Gather", rows, chosen), column), op("ReduceSumSquare", column, _shape(1))
+    groups, count = reference_map.groups, len(reference_map.latents)
+    size = -(-count // groups)
+    side_by_side = np.arange(groups * size).reshape(size, groups).T.reshape(-1)
+    missing = side_by_side >= count  # some groups may have one member less: one that is never the nearest
+    references = reference_map.latents[np.where(missing, 0, side_by_side)]
+    away = references.astype(float) - reference_map.centre
+    known = np.where(missing, np.inf, (away**2).sum(axis=1))
+
+    centred = op("Sub", latents, reference_map.centre)
+    compared = op("Gemm", centred, np.ascontiguousarray(-2 * away.T), known)
+    member = op("ArgMin", op("Reshape", compared, _shape(-1, groups, size)), axis=2, keepdims=0)
+    chosen = precise("Gather", references, op("Add", member, size * np.arange(groups)))
+    beat = op("Unsqueeze", op("Cast", latents, to=TensorProto.DOUBLE), _shape(1))
+    return op("ReduceSumSquare", op("Sub", chosen, beat), _shape(2), keepdims=0)
 
 
-def _radius(op: _Nodes, nearest: str, own: str, reference_map: ReferenceMap) -> str:
-    """D (`tsne_map.ReferenceMap.distance`) from what `_nearest` returns: float[n, 1, 1].
+def _radius(op: _Nodes, squared: str, reference_map: ReferenceMap) -> str:
+    """D (`tsne_map.ReferenceMap.distance`) from the neighbours' squared distances: float[n], named.
 
-    The ratio of affinities is a difference of logarithms, each taken relative to the nearest reference.
+    The ratio of affinities is a difference of logarithms.
     """
-    first = op("ReduceMin", nearest, _shape(1))
-    minus_beyond = op("Sub", first, nearest)
-    b = op("Div", -SPREAD, op("Sub", op("ReduceMean", minus_beyond, _shape(1)), TINY))
-    references = op("ReduceLogSumExp", op("Mul", minus_beyond, b), _shape(1))
-    peers_and_one = reference_map.peer_distances.astype(float)[:, None] ** 2 + 1
-    lead = op("Sub", op("Add", first, own), peers_and_one)
-    peers = op("ReduceLogSumExp", op("Mul", lead, b), _shape(1))
-    ratio = op("Exp", op("Min", op("Sub", peers, references), math.log(1 / MIN_MASS - 1)))
+    beyond = op("Sub", op("ReduceMean", squared, _shape(1)), op("ReduceMin", squared, _shape(1)))
+    minus_b = op("Div", -SPREAD, op("Max", beyond, TINY))
+    neighbours = op("ReduceLogSumExp", op("Mul", squared, minus_b), _shape(1), keepdims=0)
+    squared_peers = reference_map.peer_distances.astype(float)[None] ** 2
+    peers = op("ReduceLogSumExp", op("Mul", squared_peers, minus_b), _shape(1), keepdims=0)
+    ratio = op("Exp", op("Min", op("Sub", peers, neighbours), math.log(1 / MIN_MASS - 1)))
     distance = op("Sqrt", op("Mul", ratio, reference_map.perplexity / reference_map.mean_z))
-    return op("Cast", distance, to=TensorProto.FLOAT)
+    return op("Cast", distance, to=TensorProto.FLOAT, output="distance")
 
 
 def _combine(op: _Nodes, distance: str, scales: tuple[Scale, Scale], alpha: float) -> None:
-    """Name D, and add S (eq. 2): `scorer.scaled` of both terms, weighted."""
-    op("Reshape", distance, _shape(-1), output="distance")
+    """Add S (eq. 2): `scorer.scaled` of both terms, weighted."""
     parts, offset = [], 0.0
-    for term, scale, weight in zip(("nse", "distance"), scales, (alpha, 1 - alpha), strict=True):
+    for term, scale, weight in zip(("nse", distance), scales, (alpha, 1 - alpha), strict=True):
         median, upper = linear(scale)
         factor = weight / (upper - median)
         parts.append(op("Mul", _measured(op, term, scale), factor))
         offset -= factor * median
-    op("Sum", *parts, offset, output="score")
+    op("Add", op("Add", *parts), offset, output="score")
 
 
 def _measured(op: _Nodes, term: str, scale: Scale) -> str:

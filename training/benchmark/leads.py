@@ -144,7 +144,7 @@ def run(seeds: Sequence[int], directory: Path, runs: Path, out: Path) -> list[Ro
         measured[seed, leads] = measure(found)
         rows = _joined(rows, list(figures(measured, seeds)))
         write_csv(file, rows)
-    return rows
+    return read_csv(file, Row)  # rounded, as the page is made of them the next time
 
 
 def predict(beats: Dataset, split: Split, leads: int, seed: int, folder: Path) -> Predictions:

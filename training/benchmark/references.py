@@ -25,7 +25,6 @@ from training.datasets.dataset import Dataset, Split
 
 COUNTS = (200, 500, 1000, 2000, 5000, 10_000, 20_000, 40_000)
 SEEDS = (0, 1, 2)
-AS_GOOD = 0.01  # S within it of the best is taken to be as good: draws of references differ by as much
 FOLDS = 4
 CLUSTERS = 100
 BATCHES = (1, 64, 1024)
@@ -117,10 +116,10 @@ def cross_validate(
 
 
 def chosen(choices: Sequence[Choice], way: str = "by patient") -> int:
-    """Return the count of the default: the largest whose S, a mean over seeds, is as good as the best."""
+    """Return the count of the default: the one with the best S, a mean over seeds; of several, the fewest."""
     of_way = [one for one in choices if one.way == way]
     s = {count: float(np.mean([one.s for one in of_way if one.count == count])) for count in {c.count for c in of_way}}
-    return max(count for count, value in s.items() if value >= max(s.values()) - AS_GOOD)
+    return min(count for count, value in s.items() if value == max(s.values()))
 
 
 def _terms(bundle: Bundle, references: np.ndarray, asked: Sequence[np.ndarray]) -> list[np.ndarray]:
