@@ -19,7 +19,7 @@ point are normalised to 1 however far its neighbours are. The repair used here, 
    (m = 1) is at rest where it is, r = 0. Both hold for
        r^2 = (n / Zbar) (1 / m - 1),
    which falls strictly with m, so that no two beats are tied that their masses tell apart. 1 / m - 1 is the affinity of
-   the peers over that of the references: it is taken so, and loses no digits where m is near 1.
+   the peers over that of the neighbours: it is taken so, and loses no digits where m is near 1.
 3. D. The beat is drawn outward from its neighbours, from the middle of the map, at the first place whose nearest
    reference is r away. So D (eq. 4, k = 1) of the drawn position is r, and r needs no drawing.
 

@@ -62,15 +62,10 @@ class _Nodes:
     constants: list[onnx.TensorProto] = field(default_factory=list)
 
     def __call__(self, op: str, *inputs: str | np.ndarray | float, output: str = "", **attributes: Any) -> str:
-        return self.several(op, 1, *inputs, output=output, **attributes)[0]
-
-    def several(
-        self, op: str, count: int, *inputs: str | np.ndarray | float, output: str = "", **attributes: Any
-    ) -> list[str]:
         names = [one if isinstance(one, str) else self._constant(one) for one in inputs]
-        outputs = [output or f"{_PREFIX}{op}_{len(self.made)}_{i}" for i in range(count)]
-        self.made.append(helper.make_node(op, names, outputs, f"{_PREFIX}{op}_{len(self.made)}", **attributes))
-        return outputs
+        node = f"{_PREFIX}{op}_{len(self.made)}"
+        self.made.append(helper.make_node(op, names, [output or f"{node}_0"], node, **attributes))
+        return self.made[-1].output[0]
 
     def _constant(self, value: np.ndarray | float) -> str:
         name = f"{_PREFIX}constant_{len(self.constants)}"
