@@ -95,7 +95,11 @@ def test_the_precision_has_about_the_perplexity_asked_for(dimensions: int, away:
     p /= p.sum(axis=1, keepdims=True)
     perplexity = np.exp(-(p * np.log(p)).sum(axis=1))
     low, middle, high = np.quantile(perplexity, (0.05, 0.5, 0.95))
-    assert low > 24 and 28 < middle < 40 and high < 44
+    assert low > 24
+    if dimensions > 2:
+        assert 28 < middle < 33 and high < 38
+    else:  # the groups' nearest reach farther in two dimensions; latents have more
+        assert 28 < middle < 40 and high < 44
 
 
 def test_a_beat_equal_to_many_references_does_not_divide_by_zero() -> None:
