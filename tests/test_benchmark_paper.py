@@ -1,5 +1,6 @@
 """The paper, cell by cell: from small files to tables, verdicts and the report."""
 
+import argparse
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from training import train
 from training.benchmark import placement, placements
 from training.benchmark.auroc import auroc
 from training.benchmark.paper import cells, choices, claims, figures, report, tables
+from training.benchmark.paper import cli as paper_cli
 from training.benchmark.paper.cells import JOINT, JOINT_Z
 from training.benchmark.paper.figures import PLAIN, SAMPLED, THROUGH_MEAN, Cell, Row
 from training.benchmark.placement import Experiment
@@ -209,8 +211,26 @@ def test_the_grid_holds_every_cell_once_and_what_most_figures_need_first() -> No
     assert grid[0].name == "by-beat-anomaly-N-0"  # what `benchmark placement` has trained is not trained again
     assert not [one for one in grid if one.split == "inter-patient" and one.absent == ("Q",)]
     assert {one.beta for one in grid if (one.dataset, one.absent) == ("arrhythmia", ("F",))} == set(cells.ALL_BETAS)
-    quick = cells.grid(quick=True)
-    assert {(one.beta, one.seed) for one in quick} == {(0.01, 0)} and all(one.name.endswith("-quick") for one in quick)
+    assert [one.name for one in cells.grid(quick=True)] == [f"{one.name}-quick" for one in grid]
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ([], {(0.01, "tcn", "by-beat", 1.0, 0)}),
+        (["--encoder", "cnn"], {(0.01, "cnn", "by-beat", 1.0, 0)}),
+        (["--split", "by-time"], {(0.01, "tcn", "by-time", 1.0, 0)}),
+        (["--beta", "0.1", "1"], {(0.1, "tcn", "by-beat", 1.0, 0), (1.0, "tcn", "by-beat", 1.0, 0)}),
+    ],
+)
+def test_the_shortened_form_takes_one_of_each_where_no_option_asks_for_others(
+    options: list[str], wanted: set[tuple[float, str, str, float, int]]
+) -> None:
+    parser = argparse.ArgumentParser()
+    paper_cli.add_arguments(parser)
+    args = parser.parse_args(["--quick", "--dataset", "arrhythmia", *options])
+    found = cells.chosen(cells.grid(quick=True), paper_cli.wanted(args))
+    assert {(one.beta, one.encoder, one.split_name, one.share, one.seed) for one in found} == wanted
 
 
 def test_the_report_holds_its_pictures_and_what_another_machine_computed_and_ends_with_the_verdicts(runs: Path) -> None:

@@ -44,18 +44,14 @@ EXAMPLES = 4  # of each kind, for figure 6
 
 
 def grid(datasets: Sequence[str] = DATASETS, quick: bool = False) -> list[Experiment]:
-    """Return the cells of the whole paper, those first that most figures need; quick: one beta, one seed.
+    """Return the cells of the whole paper, those first that most figures need; quick: the same cells, shortened.
 
     Between patients Q is left out: there are seven such beats.
     """
     ecg = "arrhythmia" in datasets
     images = [name for name in datasets if name != "arrhythmia"]
-    found = [
-        one for seed in ((0,) if quick or not ecg else SEEDS) if ecg for one in _classes("arrhythmia", seed, quick)
-    ]
+    found = [one for seed in (SEEDS if ecg else ()) for one in _classes("arrhythmia", seed, quick)]
     found += [one for name in images for one in _classes(name, 0, quick)]
-    if quick:
-        return found
     first = [one for one in found if one.seed == 0]
     found += [replace(one, beta=beta) for beta in BETAS[1:] for one in first]
     found += [replace(one, encoder=encoder) for encoder in ENCODERS[1:] for one in first if one.dataset == "arrhythmia"]
@@ -69,6 +65,15 @@ def grid(datasets: Sequence[str] = DATASETS, quick: bool = False) -> list[Experi
         if one.dataset == "arrhythmia" and (split, one.absent) != ("inter-patient", ("Q",))
     ]
     return list(dict.fromkeys(found))
+
+
+def chosen(grid: Sequence[Experiment], wanted: Mapping[str, Sequence[object]]) -> list[Experiment]:
+    """Return the cells of which every field in `wanted` has one of the values; 'anomaly': the class that is absent."""
+
+    def value(one: Experiment, field: str) -> object:
+        return "".join(one.absent) if field == "anomaly" else getattr(one, field)
+
+    return [one for one in grid if all(value(one, field) in values for field, values in wanted.items())]
 
 
 def _classes(dataset: str, seed: int, quick: bool) -> list[Experiment]:

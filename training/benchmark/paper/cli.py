@@ -22,6 +22,14 @@ _FILTERS = {
     "split": (str, "splits: by-beat, by-time, inter-patient, by-image", "split_name"),
     "share": (float, "shares of the training part", "share"),
 }
+# what --quick takes of these, where the options do not say
+_QUICK: dict[str, Sequence[object]] = {
+    "beta": [0.01],
+    "encoder": ["tcn"],
+    "seed": [0],
+    "split": ["by-beat", "by-image"],
+    "share": [1.0],
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, (kind, text, _) in _FILTERS.items():
         parser.add_argument(f"--{name}", nargs="+", type=kind, help=f"of the grid, these {text} alone (default: all)")
     parser.add_argument(
-        "--quick", action="store_true", help="5 epochs, one beta, one seed, smaller maps; marked so everywhere"
+        "--quick",
+        action="store_true",
+        help="5 epochs, smaller maps; one beta, encoder, seed, split and share where no option asks for others; marked "
+        "so everywhere",
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="cells at once, one core each")
     parser.add_argument(
@@ -61,7 +72,7 @@ def run(args: argparse.Namespace, settings: Settings) -> None:
         raise ConfigError("--budget must be above 0")
     datasets = [name for name in cells.DATASETS if name in CLASSES]
     grid = cells.grid(datasets, args.quick)
-    chosen = [one for one in grid if _is_wanted(args, one)]
+    chosen = cells.chosen(grid, wanted(args))
     if not chosen:
         raise ConfigError("no cell of the grid is all that the options ask for; leave one of them out")
     if not args.tables_only:
@@ -92,13 +103,11 @@ def run(args: argparse.Namespace, settings: Settings) -> None:
     print(report.write(args.out, rows, find, args.quick, command))
 
 
-def _is_wanted(args: argparse.Namespace, one: object) -> bool:
-    def matches(name: str, field: str) -> bool:
-        wanted: Sequence[object] | None = getattr(args, name)
-        value = "".join(getattr(one, "absent")) if field == "anomaly" else getattr(one, field)  # noqa: B009
-        return wanted is None or value in wanted
-
-    return all(matches(name, field) for name, (_, _, field) in _FILTERS.items())
+def wanted(args: argparse.Namespace) -> dict[str, Sequence[object]]:
+    """Return what the options ask of a cell: its field -> the values that will do."""
+    quick = _QUICK if args.quick else {}
+    asked = {field: getattr(args, name) or quick.get(name) for name, (_, _, field) in _FILTERS.items()}
+    return {field: values for field, values in asked.items() if values is not None}
 
 
 def _base(dataset: str) -> Parameters:

@@ -18,7 +18,7 @@ from training.parameters import CLASSES
 
 Find = Callable[..., Cell | None]  # dataset, anomaly; beta, encoder -> what that cell saved, if it has come so far
 TITLE = "The paper, cell by cell"
-QUICK = """Shortened: 5 epochs on 6,000 beats or images, 2,000 references, at most 1,000 anomalies, one beta, one seed.
+QUICK = """Shortened: 5 epochs on 6,000 beats or images, 2,000 references, at most 1,000 anomalies, one seed.
 These models are not fully trained."""
 PROTOCOL = """Written by `ecgwatch benchmark paper`. One class is anomalous in turn, the others are normal; table
 3's networks; 20 epochs for MNIST and Fashion-MNIST, else 50; batch 100, Adam 1e-3; likelihood of the reconstruction
