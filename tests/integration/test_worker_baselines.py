@@ -8,6 +8,7 @@ import pytest
 from confluent_kafka import Producer
 
 from ecgwatch import bundle
+from ecgwatch.baselines import SAVE_EVERY_S
 from ecgwatch.batch import Received, Rules, process
 from ecgwatch.demo import plan
 from ecgwatch.messages import JSON, Beat, Score, decode_baseline, decode_score, encode_beats
@@ -71,6 +72,25 @@ def test_after_a_stop_the_next_worker_goes_on_as_if_nothing_had_happened(
     saved = {one.key().decode(): decode_baseline(one.value() or b"") for one in site.read(site.baselines)}
     counts = {name: sum(one.patient == name for one in beats) for name in saved}
     assert {name: one.leads[0].beats for name, one in saved.items()} == counts
+
+
+def test_a_kill_9_costs_a_patient_no_more_than_the_last_minute_of_what_was_learned(site: Site, beats: list[Beat]):
+    half = len(beats) // 2
+    worker = site.worker().ready()
+    send(site, beats[:half])
+    site.all_committed()
+    worker.kill()
+    saved = {one.key().decode(): decode_baseline(one.value() or b"") for one in site.read(site.baselines)}
+    before = {name: [one.r_time_ms for one in beats[:half] if one.patient == name] for name in saved}
+    assert set(saved) == {f"bed-{name}" for name in PATIENTS}
+    for name, times in before.items():
+        lost = times[saved[name].leads[0].beats :]
+        assert not lost or times[-1] - lost[0] < 1000 * SAVE_EVERY_S
+    worker.start().ready()
+    send(site, beats[half:])
+    site.all_committed()
+    assert scores(site).keys() == {one.id for one in beats}
+    assert {scores(site)[one.id].baseline for one in beats[half:]} == {"learning"}
 
 
 def test_a_patient_given_to_another_worker_of_the_group_takes_the_typical_beat_along(
