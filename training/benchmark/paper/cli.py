@@ -1,7 +1,6 @@
 """`ecgwatch benchmark paper`: its arguments, and the cells, tables and pictures that they name."""
 
 import argparse
-import os
 import signal
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,7 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quick", action="store_true", help="5 epochs, one beta, one seed, smaller maps; marked so everywhere"
     )
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="cells at once, one core each")
+    parser.add_argument(
+        "--jobs",
+        default="auto",
+        metavar="N",
+        help="cells at once, one core each; default: auto, all cores there are. On a GPU auto tries once, in about a "
+        "minute, how many of them had better train at once and how many points to encode at a time, and keeps that in "
+        "device.json of --runs; the training batch stays the paper's",
+    )
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where models are trained; default: auto"
     )
@@ -55,8 +61,7 @@ def run(args: argparse.Namespace, settings: Settings) -> None:
     from training.benchmark.paper import cells, figures, report
     from training.benchmark.placement import Experiment
 
-    if args.jobs < 1:
-        raise ConfigError("--jobs must be above 0")
+    jobs = _jobs(args.jobs)
     if args.budget is not None and not args.budget > 0:
         raise ConfigError("--budget must be above 0")
     datasets = [name for name in cells.DATASETS if name in CLASSES]
@@ -70,7 +75,7 @@ def run(args: argparse.Namespace, settings: Settings) -> None:
         data = args.data or Path(settings.data.directory)
         budget_s = None if args.budget is None else 60 * args.budget
         on = train.device(args.device)
-        cells.run(chosen, base, data, args.runs, args.jobs, on, budget_s, args.train_only)
+        cells.run(chosen, base, data, args.runs, jobs, on, budget_s, args.train_only)
 
     @cache
     def load(one: Experiment) -> figures.Cell | None:
@@ -90,6 +95,15 @@ def run(args: argparse.Namespace, settings: Settings) -> None:
 
     command = f"ecgwatch benchmark paper{' --quick' if args.quick else ''}"
     print(report.write(args.out, rows, find, args.quick, command))
+
+
+def _jobs(text: str) -> int | None:
+    """Return how many cells are done at once; None: what the machine likes."""
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(f"--jobs {text}: must be auto, or a whole number above 0")
+    return int(text)
 
 
 def _is_wanted(args: argparse.Namespace, one: object) -> bool:
