@@ -1,6 +1,7 @@
 """The paper, cell by cell: from small files to tables, verdicts and the report."""
 
 import argparse
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from training.benchmark.paper.figures import PLAIN, SAMPLED, THROUGH_MEAN, Cell,
 from training.benchmark.placement import Experiment
 from training.benchmark.tables import ALPHAS, LATENT, OURS
 from training.datasets import images
-from training.models import make
+from training.models import encoded, make
 from training.parameters import Parameters, defaults
 
 torch.set_num_threads(1)
@@ -96,6 +97,27 @@ def _timeless(cell: Cell, folder: Path) -> list[Row]:
 def test_a_budget_ends_the_work_and_leaves_the_rest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cells.run([CELL, replace(CELL, seed=1)], BASE, tmp_path, tmp_path, 1, CPU, budget_s=0.0) == 2
     assert "2 of 2 cells are left" in capsys.readouterr().out
+
+
+def test_a_cell_in_a_process_of_its_own_needs_no_model_to_map_what_is_encoded(
+    runs: Path, saved: Cell, tmp_path: Path
+) -> None:
+    shutil.copytree(runs / CELL.name, tmp_path / CELL.name)
+    placement.way_file(tmp_path / CELL.name, JOINT).unlink()
+    assert cells.run([CELL], BASE, tmp_path, tmp_path, 1, CPU, budget_s=600.0) == 0
+    again = figures.load(CELL, tmp_path / CELL.name)
+    assert again is not None and _timeless(again, tmp_path) == _timeless(saved, runs)
+
+
+def test_points_are_encoded_whole_bits_and_in_any_batch_alike() -> None:
+    model, x = make(BASE["mnist"], 784), np.random.default_rng(0).random((30, 784), np.float32)
+    seen: list[bool] = []
+    model.encoder.register_forward_hook(lambda *given: seen.append(torch.backends.cudnn.allow_tf32))
+    whole, parts = encoded(model, x), encoded(model, x, batch=7)
+    for one, other in zip(whole, parts, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    cells.sample(model, x, torch.Generator())
+    assert seen == [False] * 7 and torch.backends.cudnn.allow_tf32
 
 
 def test_what_is_done_is_not_done_again(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,3 +288,6 @@ def test_without_anything_saved_or_with_a_cell_that_is_none_it_says_what_to_do(
     assert "run without --tables-only first" in capsys.readouterr().err
     assert _benchmark(tmp_path, "--beta", "0.123") == 78
     assert capsys.readouterr().err.count("\n") == 1
+    for jobs in ("0", "-1", "many", "1.5"):
+        assert _benchmark(tmp_path, f"--jobs={jobs}") == 78
+        assert f"--jobs {jobs}: must be auto, or a whole number above 0" in capsys.readouterr().err

@@ -23,7 +23,9 @@ are ours, conventional ones, with as many parameters as the TCN (181,376; CNN 1.
 
 import itertools
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -43,6 +45,7 @@ DEEP_SIDE = 4  # of the last convolution's output
 CNN_FILTERS = (32, 64, 128, 128, 128)
 LSTM_HIDDEN = 120
 BEDSIDE_HIDDEN = 128
+ENCODED = 1000  # points at a time, where nobody tried more
 EARLIEST = 4.0  # a beat half as long after the one before as usual
 
 
@@ -431,16 +434,23 @@ def make(parameters: Parameters, length: int) -> BetaVAE:
     return segment_model(length, parameters.latent, encoder=parameters.encoder)
 
 
+def exact() -> AbstractContextManager[None]:
+    """Switch TF32 off for a while: its products, torch's default in a GPU's convolutions and LSTMs, keep 10 bits."""
+    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+
+
 @torch.no_grad()
-def unit_latents(model: BetaVAE, x: Tensor) -> Tensor:
+def unit_latents(model: BetaVAE, x: Tensor, batch: int = ENCODED) -> Tensor:
     """Put each latent dimension into units of its standard deviation over x, [n, length], in the weights.
 
-    Reconstructions stay as they are, and so do sampled ones; only distances between latents change. Returns the units,
-    [latent]: what a latent has to be multiplied with to be what it was.
+    Reconstructions stay as they are, and so do sampled ones; only distances between latents change. batch: of x, on the
+    model's device at a time. Returns the units, [latent]: what a latent has to be multiplied with to be what it was.
     """
     training = model.training
     model.eval()
-    deviation = torch.cat([model.encode(part)[0] for part in x.split(1000)]).std(dim=0)
+    on = model.mean.weight.device
+    with exact():
+        deviation = torch.cat([model.encode(part.to(on))[0] for part in x.split(batch)]).std(dim=0)
     for head in (model.mean.weight, model.mean.bias):
         head.div_(deviation if head.dim() == 1 else deviation[:, None])
     model.log_variance.bias.sub_(2 * deviation.log())
@@ -462,3 +472,13 @@ class Serving(nn.Module):
         mean, _ = self.model.encode(x)
         error = x - self.model.decode(mean, x)
         return mean, (error * error).sum(dim=1) / (x * x).sum(dim=1).clamp_min(1e-12)
+
+
+@torch.no_grad()
+def encoded(model: BetaVAE, x: np.ndarray, batch: int = ENCODED) -> tuple[np.ndarray, np.ndarray]:
+    """Return latent means float32[n, latent] and NSE float32[n] of points float32[n, length], where the model lies."""
+    serving, on = Serving(model).eval(), model.mean.weight.device
+    with exact():
+        parts = [serving(part.to(on)) for part in torch.from_numpy(x).split(batch)]
+    mean, nse = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
+    return mean, nse

@@ -42,6 +42,11 @@ def processor() -> str:
     return names[0] if names else platform.machine()
 
 
+def machine(on: torch.device) -> str:
+    """Return the name of what computes."""
+    return torch.cuda.get_device_name(on) if on.type == "cuda" else processor()
+
+
 def _version(name: str) -> str:
     try:
         return version(name)
@@ -102,9 +107,7 @@ def fit(
     """
     seed_all(parameters.seed, 0)
     length = x_watch.shape[1]
-    model = make(parameters, length).to(on)
-    rate = torch.tensor(parameters.learning_rate, device=on) if on.type == "cuda" else parameters.learning_rate
-    optimizer = torch.optim.Adam(model.parameters(), lr=rate, fused=True, capturable=on.type == "cuda")
+    model, optimizer = begin(parameters, length, on)
     epochs = parameters.epochs + parameters.cooldown
     done, losses = _resume(folder, model, optimizer)
     if done:
@@ -114,12 +117,12 @@ def fit(
     steps = len(data) // parameters.batch * parameters.epochs
     last = epochs if stop_after is None else min(stop_after, epochs)
     first = random_crops(data[: parameters.batch], length)
-    step = _step(model, optimizer, parameters, first, capture and on.type == "cuda")
+    step = make_step(model, optimizer, parameters, first, capture and on.type == "cuda")
     with tqdm(total=last, initial=done, unit="epoch", desc="training") as bar:
         for epoch in range(done, last):
             cooling = epoch >= parameters.epochs
             _set_rate(optimizer, parameters.learning_rate * (COOLING if cooling else 1))
-            row = _epoch(model, step, data, length, parameters, epoch, steps, bar.set_postfix)
+            row = run_epoch(model, step, data, length, parameters, epoch, steps, bar.set_postfix)
             row["watched_nse"] = mean_nse(model, watch)
             losses.append({"epoch": epoch + 1, **row})
             _save(folder, model, optimizer, losses)
@@ -128,10 +131,17 @@ def fit(
     return model.cpu().eval()
 
 
+def begin(parameters: Parameters, length: int, on: torch.device) -> tuple[BetaVAE, torch.optim.Adam]:
+    """Return a new model and its optimiser; length: of its inputs."""
+    model = make(parameters, length).to(on)
+    rate = torch.tensor(parameters.learning_rate, device=on) if on.type == "cuda" else parameters.learning_rate
+    return model, torch.optim.Adam(model.parameters(), lr=rate, fused=True, capturable=on.type == "cuda")
+
+
 Step = Callable[[torch.Tensor, float | torch.Tensor], torch.Tensor]  # a batch and C -> its losses, float32[3]
 
 
-def _step(
+def make_step(
     model: BetaVAE, optimizer: torch.optim.Optimizer, parameters: Parameters, x: torch.Tensor, capture: bool
 ) -> Step:
     """Return what trains on one batch; x: a batch, [batch, length].
@@ -198,7 +208,7 @@ def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
             group["lr"] = rate
 
 
-def _epoch(
+def run_epoch(
     model: BetaVAE,
     step: Step,
     data: torch.Tensor,

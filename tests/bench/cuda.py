@@ -1,7 +1,8 @@
 """What only a machine with a CUDA GPU can show, in one call: `python -m tests.bench.cuda`.
 
 Checks that the default bundle scores on the GPU as on the CPU, tells which of its nodes run where, times both in turn,
-trains with and without a captured step, and prints tables. Exits with 1 where a check fails.
+trains with and without a captured step, encodes on both, tries how many of the paper's models train at once, and
+prints tables. Exits with 1 where a check fails.
 """
 
 import json
@@ -22,13 +23,17 @@ from ecgwatch.beats import of_heartbeats
 from ecgwatch.bundle import Bundle
 from ecgwatch.scorer import TOLERANCE, Scorer
 from training import train
+from training.benchmark.paper import trial
 from training.datasets.arrhythmia import DS2, load
-from training.parameters import Parameters
+from training.models import encoded, segment_model
+from training.parameters import Parameters, defaults
 
 BEATS = 10_000
 RECORDS = DS2[:6]
 BATCHES = (1, 64, 1024)
 ROUNDS = 15
+ENCODED = (1000, 4000, 16_000)
+ENCODED_TOLERANCE = 1e-4  # of latents and NSE, in units of their standard deviation: TF32 would be far above it
 LOSS_TOLERANCE = 0.01  # relative, after two epochs: kernels add in another order each time
 
 
@@ -38,9 +43,10 @@ def main() -> int:
     folder = Path(config.load().data.directory) / "mitdb"
     x = load(folder, of_heartbeats(bundle.manifest.contract), ["N"], RECORDS).x[:BEATS]
     print(f"{torch.cuda.get_device_name()}; torch {torch.__version__}, onnxruntime {onnxruntime.__version__}")
-    checks = {"same scores": scores(bundle, x), "captured training": training(x)}
+    checks = {"same scores": scores(bundle, x), "captured training": training(x), "same latents": encoding()}
     print(nodes(bundle, x[:64]))
     print(speed(bundle, x))
+    print(at_once())
     for name, holds in checks.items():
         print(f"{name}: {'holds' if holds else 'FAILS'}")
     return 0 if all(checks.values()) else 1
@@ -105,6 +111,40 @@ def training(x: np.ndarray) -> bool:
     print(f"losses: {losses}")
     ratio = losses["captured"]["reconstruction"] / losses["plain"]["reconstruction"]
     return abs(ratio - 1) < LOSS_TOLERANCE
+
+
+def encoding(there: str = "cuda") -> bool:
+    """Encode made-up segments with the paper's TCN on GPU and CPU: the same latents and NSE, how quick by batch."""
+    torch.manual_seed(0)
+    model, x = segment_model().eval(), np.random.default_rng(0).random((max(ENCODED), 187), np.float32)
+    expected = encoded(model, x[:1000])
+    model.to(there)
+    differing = [
+        float((np.abs(one - other).max(axis=0) / other.std(axis=0)).max())
+        for one, other in zip(encoded(model, x[:1000]), expected, strict=True)
+    ]
+    rates = {}
+    for batch in ENCODED:
+        encoded(model, x[:batch], batch)
+        start = time.perf_counter()
+        encoded(model, x, batch)
+        rates[batch] = round(len(x) / (time.perf_counter() - start))
+    print(
+        f"encoded beats, largest difference between GPU and CPU, in deviations: {differing}; beats/s by batch: {rates}"
+    )
+    return max(differing) <= ENCODED_TOLERANCE
+
+
+def at_once(there: str = "cuda", size: trial.Size = trial.FULL) -> str:
+    """Return a table of how many of the paper's models train at once, as `ecgwatch benchmark paper` tries it."""
+    on, by_beat = torch.device(there), defaults("arrhythmia", "by-beat")
+    tried = {"ECG, TCN": by_beat, "ECG, LSTM": replace(by_beat, encoder="lstm"), "CIFAR-10": defaults("cifar-10")}
+    lines = ["| model | tried | at once | encoding batch |", "|---|---|---:|---:|"]
+    for name, parameters in tried.items():
+        with tempfile.TemporaryDirectory() as folder:
+            plan = trial.plan(parameters, on, Path(folder) / "device.json", trial.most(on), size=size)
+        lines.append(f"| {name} | {plan.measured} | {plan.training} | {plan.batch:,} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

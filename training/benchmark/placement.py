@@ -7,8 +7,10 @@ Three steps, each saved: train a model (as `ecgwatch train` would, in the same r
 them in every way of `placements`. Tables and pictures are then made from what is saved (`tables`).
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,7 +23,7 @@ from training import reference_map, train
 from training.benchmark import placements
 from training.datasets.dataset import Dataset
 from training.datasets.read import read
-from training.models import BetaVAE, Serving, unit_latents
+from training.models import ENCODED, BetaVAE, encoded, unit_latents
 from training.parameters import CLASSES, Parameters
 
 HELD_OUT = 2000  # normal points that set the scale of D and NSE
@@ -125,10 +127,10 @@ def _all_steps(experiment: Experiment, base: Parameters, data: Path, runs: Path,
 
 @dataclass(frozen=True)
 class Prepared:
-    """A trained model and the positions in its data set of what is compared.
+    """A trained model, where it was trained, and the positions in its data set of what is compared.
 
     parts: train, held_out, test; references: positions among those of train; units: of each latent dimension, in those
-    that the network was trained in, float32[latent].
+    that the network was trained in, float32[latent]; batch: points encoded at a time; waited_s: for the turn to train.
     """
 
     model: BetaVAE
@@ -137,10 +139,23 @@ class Prepared:
     parts: Mapping[str, np.ndarray]
     references: np.ndarray
     units: np.ndarray
+    batch: int
+    waited_s: float
 
 
-def prepare(experiment: Experiment, base: Parameters, data: Path, folder: Path, on: torch.device) -> Prepared:
-    """Read the data, and train the model where it is not trained yet; a finished run keeps its own parameters."""
+def prepare(
+    experiment: Experiment,
+    base: Parameters,
+    data: Path,
+    folder: Path,
+    on: torch.device,
+    batch: int = ENCODED,
+    turn: AbstractContextManager[Any] | None = None,
+) -> Prepared:
+    """Read the data, and train the model where it is not trained yet; a finished run keeps its own parameters.
+
+    turn: what training waits for.
+    """
     size = experiment.size
     if (folder / "points.npz").exists():
         parameters = train.read_parameters(folder)
@@ -160,15 +175,18 @@ def prepare(experiment: Experiment, base: Parameters, data: Path, folder: Path, 
     if experiment.share < 1:
         drawn = np.random.default_rng(experiment.seed).permutation(len(rows))
         rows = np.sort(rows[drawn[: round(experiment.share * len(rows))]])
-    model = train.fit(inputs.training(rows), inputs.x[split.calibration], parameters, folder, on)
+    asked = time.perf_counter()
+    with turn or nullcontext():
+        waited_s = time.perf_counter() - asked
+        model = train.fit(inputs.training(rows), inputs.x[split.calibration], parameters, folder, on).to(on)
     units = torch.ones(parameters.latent)
     if parameters.unit_latents:
-        units = unit_latents(model, torch.from_numpy(inputs.x[rows]))
+        units = unit_latents(model, torch.from_numpy(inputs.x[rows]), batch)
     test = choose_test(~np.isin(kinds[split.test], experiment.normal), experiment.seed, size)
     held_out = np.random.default_rng(experiment.seed).permutation(split.calibration)[:HELD_OUT]
     parts = {"train": rows, "held_out": held_out, "test": split.test[test]}
     references = reference_map.choose(groups[rows], size.references, experiment.seed)
-    return Prepared(model, parameters, inputs, parts, references, units.numpy())
+    return Prepared(model, parameters, inputs, parts, references, units.cpu().numpy(), batch, waited_s)
 
 
 def encode(experiment: Experiment, base: Parameters, data: Path, folder: Path, on: torch.device) -> None:
@@ -180,7 +198,7 @@ def save_points(made: Prepared, folder: Path) -> None:
     """Write `points.npz`, whole or not at all."""
     arrays: dict[str, Any] = {}
     for name, part in made.parts.items():
-        arrays[f"{name}_latents"], arrays[f"{name}_nse"] = _encode(made.model, made.data.x[part])
+        arrays[f"{name}_latents"], arrays[f"{name}_nse"] = encoded(made.model, made.data.x[part], made.batch)
     kinds = made.data.classes[made.parts["test"]]
     partial = folder / "points.part.npz"
     np.savez_compressed(
@@ -240,11 +258,3 @@ def place_in(
 def way_file(folder: Path, way: str) -> Path:
     """Return where a way's distances are saved."""
     return folder / f"placed {way}.npz"
-
-
-@torch.no_grad()
-def _encode(model: BetaVAE, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    serving = Serving(model).eval()
-    parts = [serving(part) for part in torch.from_numpy(x).split(1000)]
-    mean, nse = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
-    return mean, nse

@@ -3,12 +3,14 @@
 A cell is (data set, split, anomalous class, beta, encoder, seed, share of the training part): an `Experiment` of
 `training.benchmark.placement`, in the run folder that `ecgwatch benchmark placement` would use, so that neither trains
 what the other has trained. Each step leaves a file, whole or not at all, and training leaves its checkpoint: a cell
-that was stopped anywhere goes on where it was.
+that was stopped anywhere goes on where it was. On a GPU only as many cells train at once as it likes (`trial`), and
+the others read or map: t-SNE has all cores.
 """
 
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from multiprocessing import TimeoutError as TookTooLong
@@ -21,10 +23,11 @@ import torch
 
 from ecgwatch.errors import ConfigError, DataError
 from training.benchmark import placement, placements
+from training.benchmark.paper import trial
 from training.benchmark.placement import Experiment, way_file
-from training.models import BetaVAE
+from training.models import ENCODED, BetaVAE, exact
 from training.parameters import CLASSES, Parameters
-from training.train import processor, write_atomically
+from training.train import machine, write_atomically
 
 BETAS = (0.01, 0.05, 0.1, 0.3, 1.0)  # of the tables
 # of the heat maps (figure 2) and of every beta that figures 3, 9-11 and table 2 name; the paper leaves its grid open
@@ -94,7 +97,7 @@ def run(
     base: Mapping[str, Parameters],
     data: Path,
     runs: Path,
-    jobs: int,
+    jobs: int | None,
     on: torch.device,
     budget_s: float | None = None,
     train_only: bool = False,
@@ -103,16 +106,24 @@ def run(
 
     base: of each data set, parameters of the models, but for what the cells set; on: where models are trained;
     budget_s: stop after so many seconds, whatever is in progress: the next call goes on from the last epoch and file;
-    train_only: leave t-SNE to another machine.
+    train_only: leave t-SNE to another machine. jobs: None for all cores; on a GPU a trial then finds how many of the
+    cells train at once, and what it found stays in `device.json` beside the run folders.
     """
     end = None if budget_s is None else time.monotonic() + budget_s
     waiting = [one for one in chosen if not done(runs / one.name, train_only)]
-    steps = partial(_tried, base=base, data=data, runs=runs, on=on, train_only=train_only)
+    untrained = [one for one in waiting if not done(runs / one.name, train_only=True)]
+    at_once = jobs or trial.most(on)
+    plan = trial.Plan(at_once)
+    if jobs is None and on.type == "cuda" and untrained:
+        first = replace(base[untrained[0].dataset], encoder=untrained[0].encoder)  # type: ignore[arg-type]  # of the grid
+        plan = trial.plan(first, on, runs / "device.json", at_once, end)
+    steps = partial(_tried, base=base, data=data, runs=runs, on=on, train_only=train_only, batch=plan.batch)
     if jobs == 1 and end is None:
         for one in waiting:
             print(steps(one), flush=True)
         return _left(chosen, runs, train_only)
-    with get_context("spawn").Pool(jobs, torch.set_num_threads, (1,)) as pool:  # leaving it ends what is in progress
+    context = get_context("spawn")
+    with context.Pool(at_once, _begin, (context.Semaphore(plan.training),)) as pool:  # leaving it ends what is running
         results = pool.imap_unordered(steps, waiting)
         for _ in waiting:
             try:
@@ -122,6 +133,15 @@ def run(
                 print(f"the budget is used up: {left} of {len(chosen)} cells are left; the same command goes on")
                 return left
     return _left(chosen, runs, train_only)
+
+
+_turn: AbstractContextManager[Any] | None = None  # to train: of a pool's processes
+
+
+def _begin(turn: AbstractContextManager[Any]) -> None:
+    global _turn
+    torch.set_num_threads(1)
+    _turn = turn
 
 
 def _left(chosen: Sequence[Experiment], runs: Path, train_only: bool) -> int:
@@ -138,27 +158,29 @@ def done(folder: Path, train_only: bool = False) -> bool:
 
 
 def _tried(cell: Experiment, **given: Any) -> str:
-    """Do a cell's steps; what lacks its data set says so, and the others go on."""
+    """Do a cell's steps; what lacks its data set or the GPU's memory says so, and the others go on."""
     try:
         return _steps(cell, **given)
     except DataError as error:
         return f"{cell.name} is left out: {error}"
+    except torch.OutOfMemoryError:
+        return f"{cell.name} is left out: the GPU's memory is full; the same command goes on"
 
 
 def _steps(
-    cell: Experiment, base: Mapping[str, Parameters], data: Path, runs: Path, on: torch.device, train_only: bool
+    cell: Experiment,
+    base: Mapping[str, Parameters],
+    data: Path,
+    runs: Path,
+    on: torch.device,
+    train_only: bool,
+    batch: int,
 ) -> str:
     folder, start = runs / cell.name, time.perf_counter()
     if not done(folder, train_only=True):
-        whole = not (folder / "checkpoint.safetensors").exists()  # not in pieces, of which the time is not known
-        made = placement.prepare(cell, base[cell.dataset], data, folder, on)
-        if not (folder / "points.npz").exists():
-            machine = torch.cuda.get_device_name(on) if on.type == "cuda" else processor()
-            seconds = round(time.perf_counter() - start, 1) if whole else None
-            write_atomically(folder / "made.json", json.dumps({"seconds": seconds, "machine": machine}))
-            placement.save_points(made, folder)
-        if not (folder / "sampled.npz").exists():
-            _save_sampled(made, folder, cell.seed)
+        _train(cell, base[cell.dataset], data, folder, on, batch)
+        if on.type == "cuda":
+            torch.cuda.empty_cache()  # to those that train while this one maps
     if not train_only:
         points = placement.read_points(folder, cell.seed)
         placement.place_in(WAYS, points, folder)
@@ -166,6 +188,19 @@ def _steps(
             z = replace(points, references=saved["references_z"], test=saved["test_z"])
         placement.place_in({JOINT_Z: placements.joint}, z, folder)
     return f"{cell.name}: {time.perf_counter() - start:.0f} s"
+
+
+def _train(cell: Experiment, base: Parameters, data: Path, folder: Path, on: torch.device, batch: int) -> None:
+    """Train a cell's model, and write what it makes of its points."""
+    start = time.perf_counter()
+    whole = not (folder / "checkpoint.safetensors").exists()  # not in pieces, of which the time is not known
+    made = placement.prepare(cell, base, data, folder, on, batch, _turn)
+    if not (folder / "points.npz").exists():
+        seconds = round(time.perf_counter() - start - made.waited_s, 1) if whole else None
+        write_atomically(folder / "made.json", json.dumps({"seconds": seconds, "machine": machine(on)}))
+        placement.save_points(made, folder)
+    if not (folder / "sampled.npz").exists():
+        _save_sampled(made, folder, cell.seed)
 
 
 @torch.no_grad()
@@ -211,11 +246,15 @@ class Sampled(NamedTuple):
 
 @torch.no_grad()
 def sample(model: BetaVAE, x: np.ndarray, generator: torch.Generator) -> Sampled:
-    """Send one z ~ N(mean, deviation) of each x, float32[n, length], through the decoder (algorithm 1)."""
-    parts = []
-    for part in torch.from_numpy(x).split(1000):
-        mean, log_variance = model.encode(part)
-        z = mean + torch.exp(0.5 * log_variance) * torch.randn(mean.shape, generator=generator)
-        y = model.decode(z, part)
-        parts.append((z, y, ((part - y) ** 2).sum(1) / (part**2).sum(1).clamp_min(1e-12)))
-    return Sampled(*(torch.cat(of_all).numpy() for of_all in zip(*parts, strict=True)))
+    """Send one z ~ N(mean, deviation) of each x, float32[n, length], through the decoder (algorithm 1).
+
+    The noise is drawn on the CPU, in parts of one size: it is the same on every device.
+    """
+    parts, on = [], model.mean.weight.device
+    with exact():
+        for part in torch.from_numpy(x).to(on).split(ENCODED):
+            mean, log_variance = model.encode(part)
+            z = mean + torch.exp(0.5 * log_variance) * torch.randn(mean.shape, generator=generator).to(on)
+            y = model.decode(z, part)
+            parts.append((z, y, ((part - y) ** 2).sum(1) / (part**2).sum(1).clamp_min(1e-12)))
+    return Sampled(*(torch.cat(of_all).cpu().numpy() for of_all in zip(*parts, strict=True)))

@@ -1,7 +1,6 @@
 """`ecgwatch benchmark paper`: its arguments, and the cells, tables and pictures that they name."""
 
 import argparse
-import os
 import signal
 from collections.abc import Sequence
 from dataclasses import replace
@@ -42,7 +41,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="5 epochs, smaller maps; one beta, encoder, seed, split and share where no option asks for others; marked "
         "so everywhere",
     )
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="cells at once, one core each")
+    parser.add_argument(
+        "--jobs",
+        default="auto",
+        metavar="N",
+        help="cells at once, one core each; default: auto, all cores there are. On a GPU auto tries once, in about a "
+        "minute, how many of them had better train at once and how many points to encode at a time, and keeps that in "
+        "device.json of --runs; the training batch stays the paper's",
+    )
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where models are trained; default: auto"
     )
@@ -66,8 +72,7 @@ def run(args: argparse.Namespace, settings: Settings) -> None:
     from training.benchmark.paper import cells, figures, report
     from training.benchmark.placement import Experiment
 
-    if args.jobs < 1:
-        raise ConfigError("--jobs must be above 0")
+    jobs = _jobs(args.jobs)
     if args.budget is not None and not args.budget > 0:
         raise ConfigError("--budget must be above 0")
     datasets = [name for name in cells.DATASETS if name in CLASSES]
@@ -81,7 +86,7 @@ def run(args: argparse.Namespace, settings: Settings) -> None:
         data = args.data or Path(settings.data.directory)
         budget_s = None if args.budget is None else 60 * args.budget
         on = train.device(args.device)
-        cells.run(chosen, base, data, args.runs, args.jobs, on, budget_s, args.train_only)
+        cells.run(chosen, base, data, args.runs, jobs, on, budget_s, args.train_only)
 
     @cache
     def load(one: Experiment) -> figures.Cell | None:
@@ -108,6 +113,15 @@ def wanted(args: argparse.Namespace) -> dict[str, Sequence[object]]:
     quick = _QUICK if args.quick else {}
     asked = {field: getattr(args, name) or quick.get(name) for name, (_, _, field) in _FILTERS.items()}
     return {field: values for field, values in asked.items() if values is not None}
+
+
+def _jobs(text: str) -> int | None:
+    """Return how many cells are done at once; None: what the machine likes."""
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(f"--jobs {text}: must be auto, or a whole number above 0")
+    return int(text)
 
 
 def _base(dataset: str) -> Parameters:
