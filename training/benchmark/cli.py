@@ -63,6 +63,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     folds.add_argument(
         "--out", type=Path, default=Path("docs/strangers/folds.csv"), metavar="FILE", help="default: %(default)s"
     )
+    reconstruction = _kind(
+        kinds, "reconstruction", _reconstruction, "what the paper leaves open, and reconstruction alone"
+    )
+    reconstruction.add_argument("--dataset", choices=CLASSES, required=True)
+    reconstruction.add_argument("--anomaly", nargs="+", required=True, metavar="CLASS", help="each absent in turn")
+    reconstruction.add_argument(
+        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="other than the paper's, as latent=5 epochs=5"
+    )
+    reconstruction.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where models are trained; default: auto"
+    )
+    reconstruction.add_argument("--data", type=Path, metavar="DIR", help="data directory (default: [data] directory)")
+    reconstruction.add_argument(
+        "--out",
+        type=Path,
+        default=Path("docs/benchmark/reconstruction.csv"),
+        metavar="FILE",
+        help="default: %(default)s",
+    )
     leads = _kind(kinds, "leads", _leads, "two ECG leads as one input beside one lead: the default model on DS2")
     leads.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="default: 0 1 2")
     leads.add_argument("--data", type=Path, metavar="DIR", help="data directory (default: [data] directory)")
@@ -207,6 +226,19 @@ def _folds(args: argparse.Namespace, settings: Settings) -> None:
 
     candidate = folds.candidate(args.set)
     folds.run(candidate, args.data or Path(settings.data.directory), args.out, args.jobs)
+
+
+def _reconstruction(args: argparse.Namespace, settings: Settings) -> None:
+    from training import train
+    from training.benchmark import folds, reconstruction
+
+    on = train.device(args.device)
+    if unknown := [one for one in args.anomaly if one not in CLASSES[args.dataset]]:
+        raise ConfigError(f"{unknown[0]} is no class of {args.dataset}: they are {', '.join(CLASSES[args.dataset])}")
+    for anomaly in args.anomaly:
+        parameters = folds.candidate(args.set, reconstruction.wanted(args.dataset, anomaly))
+        row = reconstruction.run(parameters, args.data or Path(settings.data.directory), args.out, on)
+        print(f"{anomaly}: AUROC {row.sampled:.4f} through a sampled z, {row.through_mean:.4f} through the mean")
 
 
 def _leads(args: argparse.Namespace, settings: Settings) -> None:

@@ -210,12 +210,17 @@ class Sampled(NamedTuple):
 
 
 @torch.no_grad()
-def sample(model: BetaVAE, x: np.ndarray, generator: torch.Generator) -> Sampled:
-    """Send one z ~ N(mean, deviation) of each x, float32[n, length], through the decoder (algorithm 1)."""
+def sample(model: BetaVAE, x: np.ndarray, generator: torch.Generator | None) -> Sampled:
+    """Send one z ~ N(mean, deviation) of each x, float32[n, length], through the decoder (algorithm 1).
+
+    generator: None sends the mean.
+    """
     parts = []
     for part in torch.from_numpy(x).split(1000):
         mean, log_variance = model.encode(part)
-        z = mean + torch.exp(0.5 * log_variance) * torch.randn(mean.shape, generator=generator)
+        z = mean
+        if generator:
+            z = mean + torch.exp(0.5 * log_variance) * torch.randn(mean.shape, generator=generator)
         y = model.decode(z, part)
         parts.append((z, y, ((part - y) ** 2).sum(1) / (part**2).sum(1).clamp_min(1e-12)))
     return Sampled(*(torch.cat(of_all).numpy() for of_all in zip(*parts, strict=True)))
