@@ -23,55 +23,62 @@ TRAINING = ("epochs", "cooldown", "precision")  # parameters that may be other t
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the comparisons of `ecgwatch benchmark`, each with its options."""
     kinds = parser.add_subparsers(title="comparisons", metavar="COMPARISON", required=True)
+
     placement = _kind(
         kinds, "placement", _placement, "ways to place one beat in a t-SNE map, and the joint map of the paper"
     )
-    crowd = _kind(kinds, "crowd", _crowd, "what the number of anomalies does to the joint map's figure")
-    paper_cli.add_arguments(
-        _kind(kinds, "paper", paper_cli.run, "the paper's tables, figures and claims, cell by cell")
-    )
-    references = _kind(kinds, "references", _references, "which normal beats enter the map, and what they cost")
     placement.add_argument("--quick", action="store_true", help="one seed, ECG only, little training, fewer points")
-    placement.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="models at once, one core each")
-    placement.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where models are trained; default: auto"
-    )
+    _jobs(placement, "models")
+    _device(placement)
     for name in TRAINING:
         text = "of training, where not the release's (images: the paper's); the tables name the epochs"
         values: dict[str, Any] = {"choices": PRECISIONS} if name == "precision" else {"type": int}
         placement.add_argument(f"--{name}", help=text, **values)
+
+    crowd = _kind(kinds, "crowd", _crowd, "what the number of anomalies does to the joint map's figure")
+    for one in (placement, crowd):
+        one.add_argument(
+            "--dataset", nargs="+", choices=DATASETS, default=DATASETS, metavar="SET", help="default: %(default)s"
+        )
+        one.add_argument("--only", nargs="+", metavar="NAME", help="of the models, those of these folder names alone")
+        _runs(one, "runs/release")
+        _tables_only(one)
+
+    paper_cli.add_arguments(
+        _kind(kinds, "paper", paper_cli.run, "the paper's tables, figures and claims, cell by cell")
+    )
+
+    references = _kind(kinds, "references", _references, "which normal beats enter the map, and what they cost")
     references.add_argument("--bundle", default="default", help="whose encoder it is; default: %(default)s")
     references.add_argument("--costs-only", action="store_true", help="time again, and keep the figures in --out")
-    for one in (placement, references):
-        one.add_argument("--data", type=Path, metavar="DIR", help="data directory (default: [data] directory)")
+
     strangers = _kind(kinds, "strangers", _strangers, "patients never seen: the default model's runs on DS2")
     strangers.add_argument(
         "--runs", nargs="+", type=Path, required=True, metavar="DIR", help="run folders, a seed each"
     )
     strangers.add_argument("--segment", metavar="BUNDLE", help="a bundle of the paper's segment, to stand beside them")
     strangers.add_argument("--robustness", action="store_true", help="also with R peaks moved, and with noise (nstdb)")
-    strangers.add_argument("--data", type=Path, metavar="DIR", help="data directory (default: [data] directory)")
-    strangers.add_argument(
-        "--out", type=Path, default=Path("docs/strangers"), metavar="DIR", help="tables (default: %(default)s)"
-    )
+
     folds = _kind(kinds, "folds", _folds, "settings of the default model, cross-validated over DS1's patients")
     folds.add_argument(
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="other than the default's, as filters=32 denoise=0"
     )
-    folds.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="folds at once, one core each")
-    folds.add_argument("--data", type=Path, metavar="DIR", help="data directory (default: [data] directory)")
-    folds.add_argument(
-        "--out", type=Path, default=Path("docs/strangers/folds.csv"), metavar="FILE", help="default: %(default)s"
+    _jobs(folds, "folds")
+
+    reconstruction = _kind(
+        kinds, "reconstruction", _reconstruction, "what the paper leaves open, and reconstruction alone"
     )
+    reconstruction.add_argument("--dataset", choices=CLASSES, required=True)
+    reconstruction.add_argument("--anomaly", nargs="+", required=True, metavar="CLASS", help="each absent in turn")
+    reconstruction.add_argument(
+        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="other than the paper's, as latent=5 epochs=5"
+    )
+    _device(reconstruction)
+
     leads = _kind(kinds, "leads", _leads, "two ECG leads as one input beside one lead: the default model on DS2")
     leads.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="default: 0 1 2")
-    leads.add_argument("--data", type=Path, metavar="DIR", help="data directory (default: [data] directory)")
-    leads.add_argument(
-        "--runs", type=Path, default=Path("runs/leads"), metavar="DIR", help="run folders (default: %(default)s)"
-    )
-    leads.add_argument(
-        "--out", type=Path, default=Path("docs/benchmark"), metavar="DIR", help="tables (default: %(default)s)"
-    )
+    _runs(leads, "runs/leads")
+
     baselines = _kind(kinds, "baselines", _baselines, "other methods on the paper's ECG task, on the same points")
     baselines.add_argument("--method", nargs="+", metavar="NAME", help="of the methods, those that begin so")
     baselines.add_argument("--anomaly", nargs="+", choices=CLASSES["arrhythmia"], default=list(CLASSES["arrhythmia"]))
@@ -79,27 +86,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     baselines.add_argument("--epochs", type=int, default=15, help="of what is trained here; default: %(default)s")
     baselines.add_argument("--most", type=int, metavar="N", help="points for what is trained here; default: all")
     baselines.add_argument("--minutes", type=float, default=math.inf, help="begin no row after so many; default: all")
-    baselines.add_argument("--data", type=Path, metavar="DIR", help="data directory (default: [data] directory)")
-    baselines.add_argument(
-        "--runs", type=Path, default=Path("runs/release"), metavar="DIR", help="run folders (default: %(default)s)"
+    _runs(baselines, "runs/release")
+    _tables_only(baselines)
+
+    for one in (placement, references, strangers, folds, reconstruction, leads, baselines):
+        one.add_argument("--data", type=Path, metavar="DIR", help="data directory (default: [data] directory)")
+    for out, of in {
+        "docs/placement": (placement, crowd, references),
+        "docs/strangers": (strangers,),
+        "docs/benchmark": (leads, baselines),
+    }.items():
+        for one in of:
+            _path(one, "--out", out, "DIR", "tables")
+    _path(folds, "--out", "docs/strangers/folds.csv", "FILE", "rows")
+    _path(reconstruction, "--out", "docs/benchmark/reconstruction.csv", "FILE", "rows")
+
+
+def _path(parser: argparse.ArgumentParser, name: str, default: str, kind: str, text: str) -> None:
+    parser.add_argument(name, type=Path, default=Path(default), metavar=kind, help=f"{text} (default: %(default)s)")
+
+
+def _runs(parser: argparse.ArgumentParser, default: str) -> None:
+    _path(parser, "--runs", default, "DIR", "run folders")
+
+
+def _tables_only(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--tables-only", action="store_true", help="compute nothing; tables of what is there")
+
+
+def _jobs(parser: argparse.ArgumentParser, of: str) -> None:
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help=f"{of} at once, one core each")
+
+
+def _device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where models are trained; default: auto"
     )
-    baselines.add_argument("--tables-only", action="store_true", help="compute nothing; the page of what is there")
-    baselines.add_argument(
-        "--out", type=Path, default=Path("docs/benchmark"), metavar="DIR", help="tables (default: %(default)s)"
-    )
-    for one in (placement, crowd):
-        one.add_argument(
-            "--dataset", nargs="+", choices=DATASETS, default=DATASETS, metavar="SET", help="default: %(default)s"
-        )
-        one.add_argument("--only", nargs="+", metavar="NAME", help="of the models, those of these folder names alone")
-        one.add_argument(
-            "--runs", type=Path, default=Path("runs/release"), metavar="DIR", help="run folders (default: %(default)s)"
-        )
-        one.add_argument("--tables-only", action="store_true", help="compute nothing; tables of what is there")
-    for one in (placement, crowd, references):
-        one.add_argument(
-            "--out", type=Path, default=Path("docs/placement"), metavar="DIR", help="tables (default: %(default)s)"
-        )
 
 
 def _kind(kinds: Any, name: str, function: Callable[..., None], text: str) -> argparse.ArgumentParser:
@@ -207,6 +229,19 @@ def _folds(args: argparse.Namespace, settings: Settings) -> None:
 
     candidate = folds.candidate(args.set)
     folds.run(candidate, args.data or Path(settings.data.directory), args.out, args.jobs)
+
+
+def _reconstruction(args: argparse.Namespace, settings: Settings) -> None:
+    from training import train
+    from training.benchmark import folds, reconstruction
+
+    on = train.device(args.device)
+    if unknown := [one for one in args.anomaly if one not in CLASSES[args.dataset]]:
+        raise ConfigError(f"{unknown[0]} is no class of {args.dataset}: they are {', '.join(CLASSES[args.dataset])}")
+    for anomaly in args.anomaly:
+        parameters = folds.candidate(args.set, reconstruction.wanted(args.dataset, anomaly))
+        row = reconstruction.run(parameters, args.data or Path(settings.data.directory), args.out, on)
+        print(f"{anomaly}: AUROC {row.sampled:.4f} through a sampled z, {row.through_mean:.4f} through the mean")
 
 
 def _leads(args: argparse.Namespace, settings: Settings) -> None:

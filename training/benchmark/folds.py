@@ -57,8 +57,8 @@ class Row:
     at_most: int
 
 
-def candidate(given: Sequence[str]) -> Parameters:
-    """Return the default's parameters with those of `given`, name=value, in their place.
+def candidate(given: Sequence[str], base: Parameters = BEDSIDE) -> Parameters:
+    """Return the default's (or other) parameters with those of `given`, name=value, in their place.
 
     Raises ConfigError for a name that is none of NUMBERS, or a value that is no number.
     """
@@ -68,10 +68,10 @@ def candidate(given: Sequence[str]) -> Parameters:
         if name not in NUMBERS:
             raise ConfigError(f"--set {one}: what can be tried is {', '.join(NUMBERS)}")
         try:
-            values[name] = type(getattr(BEDSIDE, name))(value)
+            values[name] = type(getattr(base, name))(value)
         except ValueError:
             raise ConfigError(f"--set {one}: not a number") from None
-    return replace(BEDSIDE, **values)
+    return replace(base, **values)
 
 
 def run(parameters: Parameters, directory: Path, file: Path, jobs: int) -> None:

@@ -31,7 +31,7 @@ from training.datasets.dataset import Dataset
 from training.evaluate import SICK_SINUS
 
 PROTOCOL = """Written by `ecgwatch benchmark strangers`; docs/strangers.md says what it means. Trained on normal beats
-of DS1, scaled by normal beats of other DS1 patients, tested on DS2 (de Chazal; 201 left out), lead MLII where there is
+of DS1, scaled by normal beats of DS1 that the scaling model had not seen, tested on DS2 (de Chazal; 201 left out), lead MLII where there is
 one, annotated R peaks, beats after the first 5 minutes, class N against the rest, AUROC. S, V, F: that class against N,
 without record 232. In brackets: 95 % interval over patients drawn again, first seed."""
 SAMPLES = 300
