@@ -46,9 +46,10 @@ methods have the same training points, the same held-out normal points and all t
 - Seconds: wall clock on two cores shared with much other work, for orientation; without tuning, encoding and the
   training of the runs.
 - GAN-AD: {gan_ad.SEARCH_STEPS} steps of Adam search the latents of every test point, where its authors' code takes up
-  to 1,000; more are better, it seems (on the tuning points .617 with 30, .670 with 100, .646 with 300), at that much
-  more time. Half the score is the residual, half the discrimination, each in units of its standard deviation on the
-  held-out points, no label used. Its curve is flat where the two networks are in balance, however well they do.
+  to 1,000; more are better, it seems (on the tuning points .617 with 30, .623 with 50, .670 with 100, .646 with 300),
+  and cost as much more time. Half the score is the residual, half the discrimination, each in units of its standard
+  deviation on the held-out points, no label used. Its curve is flat where the two networks are in balance, however
+  well they do.
 - Empty: not computed."""
 
 
