@@ -68,6 +68,16 @@ def test_a_method_tells_the_upside_down_apart_and_not_more_of_the_same(points: P
     assert lengths <= ({20} if name in RUNS else {points.epochs})
 
 
+def test_gan_ad_tells_apart_what_it_has_learned_and_alike_in_any_company(points: Points) -> None:
+    few = replace(points, test=points.test[:: TEST // 4])
+    first = METHODS["GAN-AD"].score(few, 1e-3).scores
+    alone = METHODS["GAN-AD"].score(replace(few, test=few.test[-2:]), 1e-3).scores
+    untrained = METHODS["GAN-AD"].score(replace(few, epochs=0), 1e-3).scores
+    abnormal = np.repeat([False, False, True], 4)
+    assert auroc(first, abnormal)[0] == 1 and auroc(untrained, abnormal)[0] < 0.5
+    np.testing.assert_allclose(alone, first[-2:], rtol=1e-4)
+
+
 def test_a_curve_has_converged_where_its_last_two_fifths_are_alike() -> None:
     flat = [5.0, 3, 2, 1.5, 1.2, 1.1, 1.02, 1.0, 1.0, 1.0]
     assert converged(flat)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from training.benchmark.baselines import classical, encoded, gan, networks
+from training.benchmark.baselines import classical, encoded, gan, gan_ad, networks
 from training.benchmark.baselines.points import Points, Scored
 
 
@@ -38,4 +38,5 @@ METHODS = {
     "UMAP in the place of t-SNE: D alone": Method(encoded.umap_distance, (15, 30, 100), "neighbours", from_run=True),
     "ecgwatch: S, all references": Method(encoded.full_score, from_run=True),
     "LSTM-VAE": Method(networks.lstm_vae, (0.01, 0.1, 1.0), "beta", trained=True),
+    "GAN-AD": Method(gan_ad.gan_ad, (3e-4, 1e-3, 3e-3), "learning rate", trained=True),
 }

@@ -76,9 +76,9 @@ def batches(points: Points) -> Iterable[Tensor]:
 
 
 @torch.no_grad()
-def scored(score: Callable[[Tensor], Tensor], x: np.ndarray) -> np.ndarray:
+def scored(score: Callable[[Tensor], Tensor], x: np.ndarray, at_once: int = 1000) -> np.ndarray:
     """Apply a score to points float32[m, length] in parts; float64[m]."""
-    return torch.cat([score(part) for part in torch.from_numpy(x).split(1000)]).numpy().astype(np.float64)
+    return torch.cat([score(part) for part in torch.from_numpy(x).split(at_once)]).numpy().astype(np.float64)
 
 
 def frames(x: Tensor) -> Tensor:
