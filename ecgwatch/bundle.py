@@ -36,13 +36,14 @@ Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 class Scale(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How one term is scaled: (value - median) / (upper - median), by its quantiles on held-out normal beats.
 
-    log: the same of the logarithms of all three.
+    log: the same of the logarithms of all three. most: a scaled term counts as no more than that, if it is set.
     """
 
     median: float
     upper: float  # the upper quartile: both terms have heavy tails, which would rule a scale taken from them
     limit: float  # the 99 % quantile: what an alert's reason calls the limit of normal beats
     log: bool = False
+    most: Annotated[float, Meta(gt=0)] | None = None
 
 
 class Threshold(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

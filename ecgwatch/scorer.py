@@ -156,7 +156,10 @@ def verify(bundle: Bundle) -> None:
 
 
 def scaled(values: np.ndarray, scale: Scale) -> np.ndarray:
-    """Scale a term by its quantiles on held-out normal beats: their median gives 0, their upper quartile 1."""
+    """Scale a term by its quantiles on held-out normal beats: their median gives 0, their upper quartile 1.
+
+    Where the scale has a most, no more than that.
+    """
     low, high = linear(scale)
     return (measured(values, scale) - low) / (high - low)
 
@@ -167,8 +170,15 @@ def linear(scale: Scale) -> tuple[float, float]:
 
 
 def measured(values: np.ndarray, scale: Scale) -> np.ndarray:
-    """Return a term on that axis."""
-    return np.log(np.maximum(values, LEAST)) if scale.log else values
+    """Return a term on that axis, no farther out than counts."""
+    there = np.log(np.maximum(values, LEAST)) if scale.log else values
+    return there if scale.most is None else np.minimum(there, farthest(scale, scale.most))
+
+
+def farthest(scale: Scale, most: float) -> float:
+    """Return where a term, on that axis, is scaled to `most`."""
+    low, high = linear(scale)
+    return low + most * (high - low)
 
 
 def _session(model: bytes, provider: str, threads: int) -> onnxruntime.InferenceSession:

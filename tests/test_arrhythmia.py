@@ -74,6 +74,15 @@ class TestBetweenPatients:
         made = split(beats, "inter-patient", ["N"])
         assert records_of(beats, made.calibration) == set(CALIBRATION)
         assert records_of(beats, made.train) == set(DS1) - set(CALIBRATION) - {"201"}
+        assert made.folds is None
+
+    def test_with_folds_every_patient_of_ds1_trains_and_calibrates_each_in_one_fold(self, beats: Dataset) -> None:
+        made = split(beats, "inter-patient", ["N"], folds=4)
+        assert records_of(beats, made.train) == records_of(beats, made.calibration) == set(DS1) - {"201"}
+        assert records_of(beats, made.test) == set(DS2)
+        assert made.folds is not None
+        of_record = set(zip(beats.records[made.calibration].tolist(), made.folds.tolist(), strict=True))
+        assert len(of_record) == 21 and {fold for _, fold in of_record} == {0, 1, 2, 3}
 
     def test_what_the_test_patients_are_like_changes_no_other_part(self, beats):
         kinds = np.where(np.isin(beats.records, DS2), "V", beats.classes)

@@ -11,6 +11,7 @@ from torch import nn
 from ecgwatch.beats import bedside_parts
 from training.export import check_parity, to_onnx
 from training.models import (
+    MOST_DRAWN,
     TCN,
     BedsideVAE,
     BetaVAE,
@@ -207,7 +208,36 @@ def test_a_beat_equal_to_its_typical_beat_has_no_error_but_what_is_decoded() -> 
         mean, nse = Serving(model)(x)
         decoded = model.decoder(mean)
         error = decoded[:, :94].square().sum(dim=1) + (x[:, 188:] - decoded[:, 94:]).square().sum(dim=1)
-    torch.testing.assert_close(nse, error / x.square().sum(dim=1))
+    torch.testing.assert_close(nse, error / x[:, :188].square().sum(dim=1))
+
+
+def test_nse_grows_with_the_deviation_and_is_not_divided_by_it() -> None:
+    model, x = bedside_model().eval(), bedside_inputs()
+    torch.nn.init.zeros_(model.decoder.dense[-1].weight)
+    torch.nn.init.zeros_(model.decoder.dense[-1].bias)  # draws nothing
+    deviation = torch.randn(94)
+    nse = []
+    for times in (1, 2, 10):
+        x[:, :94], x[:, 188:] = x[:, 94:188] + times * deviation, 0
+        with torch.no_grad():
+            nse.append(Serving(model)(x)[1])
+    torch.testing.assert_close(nse[0], deviation.square().sum() / (2 * x[:, 94:188].square().sum(dim=1)))
+    torch.testing.assert_close(nse[1], 4 * nse[0])
+    torch.testing.assert_close(nse[2], 100 * nse[0])
+
+
+def test_no_more_is_drawn_of_a_deviation_than_a_normal_beat_has() -> None:
+    model, x = bedside_model().eval(), bedside_inputs()
+    with torch.no_grad():
+        mean = model.encode(x)[0]
+        torch.testing.assert_close(model.draw(mean, x), model.decode(mean, x))
+        model.decoder.dense[-1].weight.mul_(1000)
+        drawn, decoded = (one(mean, x) for one in (model.draw, model.decode))
+    typical = torch.cat([x[:, 94:188], x[:, 94:188], torch.zeros(len(x), 2)], dim=1)
+    room = MOST_DRAWN * x[:, 94:188].square().sum(dim=1)
+    torch.testing.assert_close((drawn - typical).square().sum(dim=1), room)
+    similar = torch.cosine_similarity(drawn - typical, decoded - typical)
+    torch.testing.assert_close(similar, torch.ones(len(x)))
 
 
 def test_made_up_ectopics_change_a_share_of_the_beats_and_nothing_else_of_them() -> None:

@@ -17,8 +17,10 @@ from ecgwatch.scorer import Scorer
 from training import calibrate, evaluate, model_card, pipeline
 from training.datasets.arrhythmia import join, record_beats
 from training.datasets.dataset import Dataset, Split
+from training.models import Serving
 from training.parameters import Parameters
 from training.score_graph import encoder_of
+from training.train import fit
 
 torch.set_num_threads(1)
 FS_HZ = 360
@@ -110,6 +112,22 @@ def test_a_calibration_patient_touches_scaling_and_thresholds_alone(
     assert encoder_of(one.model) == encoder_of(two.model)
     assert np.array_equal(one.map.latents, two.map.latents) and np.array_equal(one.map.positions, two.map.positions)
     assert one.manifest.nse != two.manifest.nse
+
+
+def test_with_folds_each_patient_is_judged_by_a_model_that_the_others_alone_trained(tmp_path: Path) -> None:
+    beats, made = made_data()
+    of_a, of_b = (made.train[beats.records[made.train] == name] for name in "ab")
+    split = replace(made, calibration=made.train, folds=(beats.records[made.train] == "b").astype(int))
+    short = replace(PARAMETERS, cooldown=0)
+    judged = pipeline.by_others(short, beats, split, tmp_path, torch.device("cpu"))
+    assert judged is not None
+    nse, distance = judged
+    (tmp_path / "alone").mkdir()
+    model = Serving(fit(beats.x[of_b], beats.x[of_a], short, tmp_path / "alone", torch.device("cpu"))).eval()
+    with torch.no_grad():
+        alone = model(torch.from_numpy(beats.x[of_a]))[1].numpy()
+    assert np.allclose(nse[split.folds == 0], alone, rtol=1e-4)
+    assert (nse > 0).all() and (distance > 0).all()
 
 
 def test_a_run_started_again_is_not_computed_again(result: tuple[pipeline.Result, Path]) -> None:

@@ -75,6 +75,15 @@ def test_graph_and_numpy_agree_where_the_terms_logarithms_are_scaled() -> None:
     assert difference(linear, made, scales, ALPHA, beats_near_and_far(made)) > 1  # and it would tell
 
 
+@pytest.mark.parametrize("log", [False, True])
+def test_graph_and_numpy_agree_where_a_scaled_term_has_a_most(log: bool) -> None:
+    made, scales = made_map(800), (SCALES[0], Scale(2.0, 3.0, 9.0, log, most=0.5))
+    beats = beats_near_and_far(made)
+    assert difference(append_map(identity(5), made, scales, ALPHA), made, scales, ALPHA, beats) < 1e-6
+    without = append_map(identity(5), made, (SCALES[0], Scale(2.0, 3.0, 9.0, log)), ALPHA)
+    assert difference(without, made, scales, ALPHA, beats) > 0.01  # and it would tell
+
+
 @pytest.mark.parametrize("latent", [1, 2, 24])
 def test_graph_and_numpy_agree_for_latents_of_any_size(latent: int) -> None:
     made = made_map(800, latent)

@@ -74,6 +74,15 @@ def test_a_scale_of_logarithms_goes_by_factors_and_bears_zero() -> None:
     assert np.isfinite(scaled(np.zeros(1), scale)).all()
 
 
+@pytest.mark.parametrize("log", [False, True])
+def test_a_scaled_term_counts_as_no_more_than_its_most(log: bool) -> None:
+    values = np.array([0.01, 0.02, 0.04, 0.08, 0.5])
+    plain = scaled(values, Scale(0.02, 0.04, 0.3, log))
+    limited = scaled(values, Scale(0.02, 0.04, 0.3, log, most=2.5))
+    np.testing.assert_allclose(limited, np.minimum(plain, 2.5))
+    assert plain[-1] > 2.5 > plain[-3]
+
+
 def test_a_model_that_is_none_is_refused_in_one_line() -> None:
     with pytest.raises(BundleError) as refused:
         Model(b"no onnx")

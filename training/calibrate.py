@@ -10,10 +10,11 @@ ALPHA = 0.5  # both terms scaled alike count alike: the one choice that needs no
 RATES_PER_HOUR = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 
-def scale(values: np.ndarray, log: bool = False) -> Scale:
+def scale(values: np.ndarray, log: bool = False, most: float | None = None) -> Scale:
     """Return the quantiles of a term on normal points, float[n], that map it to 0 (median) and 1 (upper quartile).
 
-    log: scale its logarithm. Raises BundleError where the quantiles are the same, or too small for a logarithm.
+    log: scale its logarithm; most: what the scaled term counts as at most. Raises BundleError where the quantiles are
+    the same, or too small for a logarithm.
     """
     median, upper, limit = np.quantile(values, (0.5, 0.75, 0.99))
     if not upper > median:
@@ -22,7 +23,7 @@ def scale(values: np.ndarray, log: bool = False) -> Scale:
         )
     if log and not median > LEAST:
         raise BundleError(f"the median of the held-out normal inputs, {median:g}, is too small for its logarithm")
-    return Scale(float(median), float(upper), float(limit), log)
+    return Scale(float(median), float(upper), float(limit), log, most)
 
 
 def thresholds(

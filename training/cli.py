@@ -27,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--split", choices=("inter-patient", "by-beat"), help=f"of arrhythmia; default: {ecg.split}")
     parser.add_argument(
+        "--folds",
+        type=int,
+        help="between patients: folds of the training patients, each of which sets scaling and thresholds through a "
+        f"model of the others; 0: six patients do, and do not train (default: {ecg.folds}; --contract segment 0)",
+    )
+    parser.add_argument(
         "--contract",
         choices=("bedside", "segment"),
         help="what a model of heartbeats sees: a beat relative to its patient's typical beat, or the paper's segment; "
@@ -121,6 +127,8 @@ def parameters(args: argparse.Namespace) -> Parameters:
     given = [name for name in _HEARTBEATS_ONLY if getattr(args, name)]
     if given and args.dataset != "arrhythmia":
         raise ConfigError(f"--{given[0].replace('_', '-')} is for --dataset arrhythmia, not for {args.dataset}")
+    if args.folds is not None and (default.split != "inter-patient" or args.folds < 0 or args.folds == 1):
+        raise ConfigError("--folds must be 0, or 2 or more, and is for --split inter-patient")
     contract = args.contract or default.contract
     if args.encoder and contract != "segment":
         raise ConfigError("--encoder is of the paper's segment: add --contract segment, or --split by-beat")
@@ -131,6 +139,7 @@ def parameters(args: argparse.Namespace) -> Parameters:
         default,
         source="csv" if args.csv else default.source,
         split=default.split,
+        folds=default.folds if args.folds is None else args.folds,
         contract=contract,
         encoder=args.encoder or default.encoder,
         normal=_normal(args, default),

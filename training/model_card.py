@@ -176,7 +176,7 @@ annotations; 25 men of 32 to 89 years, 22 women of 23 to 89; chosen for their ar
 
 - Training and reference map: {training["beats"]:,} beats of {_records(training["records"])}.
 - Scaling and thresholds: {training["calibration_beats"]:,} normal beats of {_records(training["calibration_records"])},
-  {training["calibration_hours"]:.2f} h of normal rhythm.
+  {training["calibration_hours"]:.2f} h of normal rhythm.{_folds(training["parameters"])}
 - "Normal" means: {classes}. {mixed}
 - Atrial fibrillation is a rhythm, not a class of beats: its conducted beats count as normal, here and in the figures.
 
@@ -185,11 +185,12 @@ Protocol: {_sentence(manifest.protocol["text"])}"""
 
 def _scoring(manifest: Manifest) -> str:
     terms = ((manifest.alpha, manifest.nse, "NSE"), (1 - manifest.alpha, manifest.distance, "D"))
+    of = "the energy of the typical beat" if isinstance(manifest.contract, Bedside) else "the beat's energy"
     joined = " + ".join(f"{weight:g} {'log ' * scale.log}{term}" for weight, scale, term in terms)
     return f"""## How it scores
 
 1. **NSE**: a neural network (beta-VAE, temporal convolutions) squeezes the beat into {manifest.latent} numbers and
-   draws it anew; NSE is the share of the beat's energy that the drawing misses. Of the held-out normal beats half
+   draws it anew; NSE is what the drawing misses, as a share of {of}. Of the held-out normal beats half
    stay below {manifest.nse.median:.3f} and 99 of 100 below {manifest.nse.limit:.3f}.
 2. **D**: those numbers are placed in a map of {manifest.map.references:,} normal beats (t-SNE); D is the distance to
    the nearest of them. Of the held-out normal beats half stay below {manifest.distance.median:.2f} and 99 of 100
@@ -252,6 +253,11 @@ def _verdict(figures: Mapping[str, Any], floor: Mapping[str, Mapping[str, float]
     if score > height:
         return f"The score's {score:.3f} over all test beats is above the floor's {height:.3f} ({best})."
     return f"**The score's {score:.3f} over all test beats is below the floor's {height:.3f} ({best}).**"
+
+
+def _folds(parameters: Mapping[str, Any]) -> str:
+    folds = parameters.get("folds")  # bundles made before have none
+    return f" A model of the other {folds - 1} of {folds} folds of these patients judged each." if folds else ""
 
 
 def _alerts(manifest: Manifest) -> str:

@@ -3,7 +3,7 @@
 import datetime
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from training.train import fit, open_run, versions, write_atomically
 
 PROTOCOLS = {
     "inter-patient": (
-        "de Chazal's split: trained on normal beats of DS1 records, scaling and thresholds from normal beats of other "
-        "DS1 records, tested on DS2; no patient in two parts; paced records and 201 (the same person as 202) left out; "
+        "de Chazal's split: trained on normal beats of DS1 records, scaling and thresholds from normal beats of DS1 "
+        "records that the scoring model had not seen, tested on DS2, of which no patient trains or calibrates; paced "
+        "records and 201 (the same person as 202) left out; "
         "AUROC over beats after the first 5 minutes"
     ),
     "by-beat": (
@@ -61,16 +62,48 @@ def run(
     card: makes the model card from the manifest. Steps whose result is there already are taken from there when they
     are slow (training, t-SNE).
     """
-    open_run(folder, parameters)
-    model = fit(data.training(split.train), data.x[split.calibration], parameters, folder, on)
-    if parameters.unit_latents:
-        unit_latents(model, torch.from_numpy(data.x[split.train]))
+    model = _trained(parameters, data, split.train, data.x[split.calibration], folder, on)
     exported = export.to_onnx(model, contract.length)
     compared = data.x[split.calibration][: export.PARITY_INPUTS]
     parity = export.check_parity(model, exported, compared)
     print(f"torch and onnxruntime agree to {parity:.1g} on {len(compared)} {contract.inputs}")
     made = {"export_difference": parity, "device": str(on)}
-    return Result(model, *complete(exported, made, parameters, contract, data, split, folder, card))
+    held_out = by_others(parameters, data, split, folder, on)
+    return Result(model, *complete(exported, made, parameters, contract, data, split, folder, card, held_out))
+
+
+def _trained(
+    parameters: Parameters, data: Dataset, rows: np.ndarray, watched: np.ndarray, folder: Path, on: torch.device
+) -> BetaVAE:
+    open_run(folder, parameters)
+    model = fit(data.training(rows), watched, parameters, folder, on)
+    if parameters.unit_latents:
+        unit_latents(model, torch.from_numpy(data.x[rows]))
+    return model
+
+
+def by_others(
+    parameters: Parameters, data: Dataset, split: Split, folder: Path, on: torch.device
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return NSE and D of what calibrates, float64[n], each from a model of the other folds; None without folds.
+
+    So every training patient calibrates too, as the stranger that he is to that model. Each fold's model is trained in
+    `fold-K` of the folder.
+    """
+    if split.folds is None:
+        return None
+    nse, distance = np.empty(len(split.folds)), np.empty(len(split.folds))
+    numbers = np.unique(split.folds)
+    for number in numbers:
+        print(f"scaling and thresholds: fold {number + 1} of {len(numbers)}, judged by a model of the others")
+        here, within = split.folds == number, folder / f"fold-{number}"
+        judged = split.calibration[here]
+        others = split.train[~np.isin(data.records[split.train], data.records[judged])]
+        model = _trained(parameters, data, others, data.x[judged], within, on)
+        encoder = Model(export.to_onnx(model, data.x.shape[1]), provider="cpu", threads=0)
+        the_map = _map(within, encoder, data, replace(split, train=others), parameters)
+        nse[here], distance[here] = _terms(encoder, the_map, data.x[judged])
+    return nse, distance
 
 
 def complete(
@@ -82,17 +115,20 @@ def complete(
     split: Split,
     folder: Path,
     card: Callable[[Manifest], str],
+    held_out: tuple[np.ndarray, np.ndarray] | None,
 ) -> tuple[Bundle, evaluate.Predictions]:
     """Map, calibrate and evaluate a trained encoder; everything after training. Arguments and files as for `run`.
 
-    exported: ONNX, x -> mean, nse; made: what the manifest says of how it was trained, beside the parameters.
+    exported: ONNX, x -> mean, nse; made: what the manifest says of how it was trained, beside the parameters; held_out:
+    NSE and D of what calibrates, where this model is not to judge it (`by_others`).
     """
     inputs = contract.inputs
     compared = data.x[split.calibration][: export.PARITY_INPUTS]
     encoder = Model(exported, provider="cpu", threads=0)
     the_map = _map(folder, encoder, data, split, parameters)
-    nse, distance = _terms(encoder, the_map, data.x[split.calibration])
-    scales = calibrate.scale(nse, parameters.log_terms), calibrate.scale(distance, parameters.log_terms)
+    nse, distance = held_out or _terms(encoder, the_map, data.x[split.calibration])
+    log = parameters.log_terms
+    scales = calibrate.scale(nse, log), calibrate.scale(distance, log, parameters.most_distance)
     whole = score_graph.append_map(exported, the_map, scales, calibrate.ALPHA)
     map_parity = export.check_map(whole, the_map, scales, calibrate.ALPHA, compared)
     print(f"numpy and onnxruntime agree on the map to {map_parity:.1g} on {len(compared)} {inputs}")

@@ -18,6 +18,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ecgwatch import bundle as bundles
 from ecgwatch import config
 from ecgwatch.beats import Contract
@@ -142,7 +144,10 @@ def remap(runs: Path, root: Path, directory: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     encoder = score_graph.encoder_of(shipped.model)
     made = {name: shipped.manifest.training[name] for name in ("export_difference", "device")}
-    drawn, predictions = pipeline.complete(encoder, made, wanted, contract, data, split, folder, model_card.render)
+    held_out = pipeline.by_others(wanted, data, split, folder, torch.device("cpu"))
+    drawn, predictions = pipeline.complete(
+        encoder, made, wanted, contract, data, split, folder, model_card.render, held_out
+    )
     pictures = run_report.compose(folder, wanted, data, split, drawn, predictions)
     report.save_pictures(root / "docs" / "figures" / "inter-patient", pictures, report.OF_BUNDLE)
     seeds = {"inter-patient": _seeds({wanted.seed: drawn.manifest})}
@@ -151,7 +156,7 @@ def remap(runs: Path, root: Path, directory: Path) -> None:
 
 def _of_encoder(parameters: dict[str, Any]) -> dict[str, Any]:
     """Those parameters that decide what is trained, as JSON has them."""
-    later = ("references", "perplexity", "peers", "log_terms")
+    later = ("references", "perplexity", "peers", "log_terms", "most_distance")
     return {name: value for name, value in json.loads(json.dumps(parameters)).items() if name not in later}
 
 

@@ -13,6 +13,7 @@ from ecgwatch.scorer import Model
 from training import report
 from training.datasets.dataset import Dataset, Split
 from training.evaluate import TERMS, Predictions, evaluated
+from training.models import Serving
 from training.parameters import Parameters
 from training.pipeline import Result
 from training.train import checkpoint_losses
@@ -84,8 +85,8 @@ def _examples(data: Dataset, split: Split, result: Result) -> list[report.Exampl
         x = data.x[rng.permutation(rows)[: EXAMPLES.get(kind, 2)]]
         if len(x):
             given = torch.from_numpy(x)
-            y = result.model.decode(result.model.encode(given)[0], given).numpy()
-            nse = ((x - y) ** 2).sum(axis=1) / (x**2).sum(axis=1)
+            mean, nse = Serving(result.model)(given)
+            y = result.model.draw(mean, given).numpy()
             pairs = zip(x.reshape(-1, *shape), y.reshape(-1, *shape), nse.tolist(), strict=True)
             examples += [report.Example(kind, *parts) for parts in pairs]
     return examples

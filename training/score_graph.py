@@ -21,7 +21,7 @@ import onnx.utils
 from onnx import TensorProto, helper, numpy_helper
 
 from ecgwatch.bundle import Scale
-from ecgwatch.scorer import ENCODER, LEAST, linear
+from ecgwatch.scorer import ENCODER, LEAST, farthest, linear
 from ecgwatch.tsne_map import MIN_MASS, SPREAD, TINY, ReferenceMap
 
 _PREFIX = "map/"
@@ -125,7 +125,8 @@ def _combine(op: _Nodes, distance: str, scales: tuple[Scale, Scale], alpha: floa
 
 
 def _measured(op: _Nodes, term: str, scale: Scale) -> str:
-    return op("Log", op("Max", term, LEAST)) if scale.log else term
+    there = op("Log", op("Max", term, LEAST)) if scale.log else term
+    return there if scale.most is None else op("Min", there, farthest(scale, scale.most))
 
 
 def _shape(*sizes: int) -> np.ndarray:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from ecgwatch.beats import Bedside
 from ecgwatch.errors import ConfigError
 from training.losses import beta_vae_loss, capacity
-from training.models import BetaVAE, make, with_made_up_ectopics
+from training.models import ENCODED, BetaVAE, Serving, make, with_made_up_ectopics
 from training.parameters import Parameters
 
 COOLING = 0.1  # share of the learning rate in the cool-down
@@ -254,12 +254,8 @@ def random_crops(x: torch.Tensor, length: int) -> torch.Tensor:
 @torch.no_grad()
 def mean_nse(model: BetaVAE, x: torch.Tensor) -> float:
     """Return the mean NSE (eq. 3) of reconstructions through the latent mean."""
-    model.eval()
-    errors = []
-    for part in x.split(1000):
-        y = model.decode(model.encode(part)[0], part)
-        errors.append(((part - y) ** 2).sum(1) / (part**2).sum(1))
-    return float(torch.cat(errors).mean())
+    serving = Serving(model).eval()
+    return float(torch.cat([serving(part)[1] for part in x.split(ENCODED)]).mean())
 
 
 def seed_all(seed: int, epoch: int) -> None:

@@ -177,7 +177,8 @@ def train_and_score(
         return nse.astype(float), the_map.distance(latents)
 
     (nse, distance), (usual_nse, usual_distance) = terms(tested), terms(scales)
-    s = ALPHA * scaled(nse, usual_nse) + (1 - ALPHA) * scaled(distance, usual_distance)
+    far = np.inf if parameters.most_distance is None else parameters.most_distance
+    s = ALPHA * scaled(nse, usual_nse) + (1 - ALPHA) * np.minimum(scaled(distance, usual_distance), far)
     return np.stack([nse, distance, s])
 
 

@@ -31,9 +31,9 @@ from training.datasets.dataset import Dataset
 from training.evaluate import SICK_SINUS
 
 PROTOCOL = """Written by `ecgwatch benchmark strangers`; docs/strangers.md says what it means. Trained on normal beats
-of DS1, scaled by normal beats of DS1 that the scaling model had not seen, tested on DS2 (de Chazal; 201 left out), lead MLII where there is
-one, annotated R peaks, beats after the first 5 minutes, class N against the rest, AUROC. S, V, F: that class against N,
-without record 232. In brackets: 95 % interval over patients drawn again, first seed."""
+of DS1, scaled by normal beats of DS1 patients that the scaling model had not seen, tested on DS2 (de Chazal; 201 left
+out), lead MLII where there is one, annotated R peaks, beats after the first 5 minutes, class N against the rest, AUROC.
+S, V, F: that class against N, without record 232. In brackets: 95 % interval over patients drawn again, first seed."""
 SAMPLES = 300
 JITTER_S = 0.04
 NOISES = ("bw", "em", "ma")

@@ -10,6 +10,7 @@ The records: Goldberger et al. 2000, Moody & Mark 2001; Open Data Commons Attrib
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -171,22 +172,33 @@ def _clean(record: Record, beats: Sequence[Beat], contract: Contract | Bedside, 
 
 
 def split(
-    beats: Dataset, name: SplitName, normal: Sequence[str], keep_mixed_windows: bool = False, seed: int = 0
+    beats: Dataset,
+    name: SplitName,
+    normal: Sequence[str],
+    keep_mixed_windows: bool = False,
+    seed: int = 0,
+    folds: int = 0,
 ) -> Split:
     """Assign beats to training, calibration and test.
 
     normal: classes that train. keep_mixed_windows: also train on normal beats whose window holds an abnormal one
-    (parity with the paper's data). seed: of the by-beat draw. Raises DataError for an unknown class.
+    (parity with the paper's data). seed: of the by-beat draw. folds: between patients, how many folds of DS1's records
+    take turns in calibrating; 0: those of CALIBRATION do, and do not train. Raises DataError for an unknown class.
     """
     check_normal(normal, KINDS)
     usable = np.isin(beats.classes, list(normal)) & (beats.clean | keep_mixed_windows)
     if name == "inter-patient":
-        trains = np.isin(beats.records, [record for record in ELIGIBLE_DS1 if record not in CALIBRATION])
-        calibrates = np.isin(beats.records, CALIBRATION)
+        calibrating = ELIGIBLE_DS1 if folds else CALIBRATION
+        trains = np.isin(beats.records, [one for one in ELIGIBLE_DS1 if folds or one not in CALIBRATION])
+        calibrates = np.isin(beats.records, calibrating)
         tests = np.isin(beats.records, DS2)
         # a ward's normal rhythm has windows of every kind: calibration and test leave nothing out
         normal_there = calibrates & np.isin(beats.classes, list(normal))
-        return Split(name, tuple(normal), *(np.flatnonzero(m) for m in (trains & usable, normal_there, tests)))
+        made = Split(name, tuple(normal), *(np.flatnonzero(m) for m in (trains & usable, normal_there, tests)))
+        if not folds:
+            return made
+        of_record = {record: number % folds for number, record in enumerate(ELIGIBLE_DS1)}
+        return replace(made, folds=np.array([of_record[one] for one in beats.records[made.calibration].tolist()]))
     rng = np.random.default_rng(seed)
     is_test = _is_late(beats) if name == "by-time" else _is_drawn(beats, rng)
     if name == "by-time":

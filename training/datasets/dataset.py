@@ -42,13 +42,18 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Split:
-    """Positions in a Dataset. train: fits model and map; calibration: scaling and thresholds; test: figures only."""
+    """Positions in a Dataset. train: fits model and map; calibration: scaling and thresholds; test: figures only.
+
+    folds: int[len(calibration)] where what calibrates is of records that train too: the fold of each one's record. A
+    model of the other folds' records judges it then, as a stranger's.
+    """
 
     name: SplitName
     normal: tuple[str, ...]
     train: np.ndarray
     calibration: np.ndarray
     test: np.ndarray
+    folds: np.ndarray | None = None
 
 
 def check_normal(normal: Collection[str], kinds: Collection[str]) -> None:

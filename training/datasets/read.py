@@ -39,7 +39,8 @@ def read(parameters: Parameters, directory: Path, csv: Path | None = None, offli
     names = arrhythmia.RECORDS if shared else arrhythmia.ELIGIBLE_DS1 + arrhythmia.DS2
     records = download.ensure(directory / arrhythmia.MITDB.folder, arrhythmia.MITDB, offline=offline)
     beats = arrhythmia.load(records, contract, parameters.normal, names)
-    split = arrhythmia.split(beats, name, parameters.normal, parameters.keep_mixed_windows)
+    folds = 0 if shared else parameters.folds
+    split = arrhythmia.split(beats, name, parameters.normal, parameters.keep_mixed_windows, folds=folds)
     return Data(contract, beats, split)
 
 
