@@ -15,7 +15,7 @@ demo: $(DEMO_VENV)/installed  ## see it work: broker, patients, worker and alert
 	@$(DEMO_VENV)/bin/ecgwatch demo
 
 test: $(VENV)/installed  ## all tests; those with Kafka start one (Java 17, Maven) or use ECGWATCH_TEST_KAFKA
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup
 
 lint: $(VENV)/installed  ## style, mistakes and types
 	$(VENV)/bin/ruff check .
