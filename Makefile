@@ -15,7 +15,8 @@ demo: $(DEMO_VENV)/installed  ## see it work: broker, patients, worker and alert
 	@$(DEMO_VENV)/bin/ecgwatch demo
 
 test: $(VENV)/installed  ## all tests; those with Kafka start one (Java 17, Maven) or use ECGWATCH_TEST_KAFKA
-	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup
+	$(VENV)/bin/python -m pytest -m "not kafka" -n 2 --dist loadfile
+	$(VENV)/bin/python -m pytest -m kafka
 
 lint: $(VENV)/installed  ## style, mistakes and types
 	$(VENV)/bin/ruff check .

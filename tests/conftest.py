@@ -16,13 +16,6 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For `-n 2 --dist loadgroup`: tests with Kafka one after the other on one broker, other files beside them."""
-    for item in items:
-        group = "kafka" if item.get_closest_marker("kafka") else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 def allowed_skips() -> set[str]:
     """Return the markers whose tests may skip in CI."""
     lines = (line.split("#")[0].strip() for line in ALLOWED_SKIPS.read_text().splitlines())

@@ -50,7 +50,7 @@ def test_a_worker_stopped_beyond_the_session_timeout_loses_no_beat_and_goes_on(s
         time.sleep(3)
     site.all_committed()
     assert set(site.scored()) == sender.ids
-    assert [worker.stop()[0] for worker in workers] == [0, 0]
+    assert [worker.stop()[0] for worker in workers] == [0, 0], workers[0].log[-3000:]
 
 
 def test_a_broker_restart_loses_and_repeats_no_beat_and_is_said_in_a_few_lines(broker: Kafka, own: Site):
