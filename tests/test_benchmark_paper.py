@@ -255,6 +255,14 @@ def test_the_shortened_form_takes_one_of_each_where_no_option_asks_for_others(
     assert {(one.beta, one.encoder, one.split_name, one.share, one.seed) for one in found} == wanted
 
 
+def test_the_shortened_tables_hold_whatever_was_computed() -> None:
+    parser = argparse.ArgumentParser()
+    paper_cli.add_arguments(parser)
+    args = parser.parse_args(["--quick", "--tables-only"])
+    grid = cells.grid(quick=True)
+    assert cells.chosen(grid, paper_cli.wanted(args)) == grid
+
+
 def test_the_report_holds_its_pictures_and_what_another_machine_computed_and_ends_with_the_verdicts(runs: Path) -> None:
     other = _rows(FIVE, machine="another")
     figures.write_csv(runs / "out" / "cells.csv", other)

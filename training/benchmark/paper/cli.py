@@ -21,7 +21,7 @@ _FILTERS = {
     "split": (str, "splits: by-beat, by-time, inter-patient, by-image", "split_name"),
     "share": (float, "shares of the training part", "share"),
 }
-# what --quick takes of these, where the options do not say
+# what --quick computes of these, where the options do not say
 _QUICK: dict[str, Sequence[object]] = {
     "beta": [0.01],
     "encoder": ["tcn"],
@@ -110,7 +110,7 @@ def run(args: argparse.Namespace, settings: Settings) -> None:
 
 def wanted(args: argparse.Namespace) -> dict[str, Sequence[object]]:
     """Return what the options ask of a cell: its field -> the values that will do."""
-    quick = _QUICK if args.quick else {}
+    quick = _QUICK if args.quick and not args.tables_only else {}
     asked = {field: getattr(args, name) or quick.get(name) for name, (_, _, field) in _FILTERS.items()}
     return {field: values for field, values in asked.items() if values is not None}
 
