@@ -29,11 +29,12 @@ def _benchmark(data: Path, *options: str) -> int:
 def test_an_absent_class_is_told_once_the_others_can_be_drawn_and_no_row_is_made_twice(
     data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for options in (["epochs=1"], ["epochs=40"], ["epochs=1", "latent=2"], ["epochs=40"]):
+    for options in (["epochs=1"], ["epochs=40"], ["epochs=1", "cooldown=1"], ["epochs=1", "latent=2"], ["epochs=40"]):
         assert _benchmark(data, "--anomaly", "9", "--set", *options) == 0
     rows = read_csv(data / "rows.csv", Row)
-    assert [(row.anomaly, row.latent, row.epochs) for row in rows] == [("9", 2, 1), ("9", 10, 1), ("9", 10, 40)]
-    _, untrained, trained = rows
+    found = [(row.anomaly, row.latent, row.epochs, row.cooldown) for row in rows]
+    assert found == [("9", 2, 1, 0), ("9", 10, 1, 0), ("9", 10, 1, 1), ("9", 10, 40, 0)]
+    _, untrained, _, trained = rows
     assert trained.sampled > 0.9 and trained.through_mean > 0.9 and trained.abnormal > trained.normal
     assert untrained.sampled < trained.sampled
     assert f"9: AUROC {trained.sampled:.4f} through a sampled z" in capsys.readouterr().out

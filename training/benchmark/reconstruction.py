@@ -10,6 +10,7 @@ is larger by their number: Adam does not see the scale of a loss.
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ from training.datasets.read import read
 from training.models import encoded
 from training.parameters import CLASSES, Parameters, defaults
 from training.train import fit
+
+ASKED = ("dataset", "anomaly", "latent", "beta", "capacity", "epochs", "cooldown", "seed")  # what a row is told by
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Row:
     beta: float
     capacity: float
     epochs: int
+    cooldown: int
     seed: int
     sampled: float
     through_mean: float
@@ -68,7 +72,7 @@ def _measure(parameters: Parameters, directory: Path, on: torch.device) -> Row:
     sampled = sample(model, x, torch.Generator().manual_seed(parameters.seed)).nse
     _, through_mean = encoded(model, x)
     return Row(
-        *_asked(parameters),
+        **dict(zip(ASKED, _asked(parameters), strict=True)),
         sampled=float(auroc(sampled, abnormal)[0]),
         through_mean=float(auroc(through_mean, abnormal)[0]),
         normal=float(sampled[~abnormal].mean()),
@@ -76,18 +80,10 @@ def _measure(parameters: Parameters, directory: Path, on: torch.device) -> Row:
     )
 
 
-def _asked(parameters: Parameters) -> tuple[str, str, int, float, float, int, int]:
+def _asked(parameters: Parameters) -> tuple[Any, ...]:
     absent = "".join(kind for kind in CLASSES[parameters.dataset] if kind not in parameters.normal)
-    return (
-        parameters.dataset,
-        absent,
-        parameters.latent,
-        parameters.beta,
-        parameters.capacity,
-        parameters.epochs,
-        parameters.seed,
-    )
+    return parameters.dataset, absent, *(getattr(parameters, name) for name in ASKED[2:])
 
 
-def _key(row: Row) -> tuple[str, str, int, float, float, int, int]:
-    return row.dataset, row.anomaly, row.latent, row.beta, row.capacity, row.epochs, row.seed
+def _key(row: Row) -> tuple[Any, ...]:
+    return tuple(getattr(row, name) for name in ASKED)

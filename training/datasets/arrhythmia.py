@@ -188,9 +188,9 @@ def split(
     check_normal(normal, KINDS)
     usable = np.isin(beats.classes, list(normal)) & (beats.clean | keep_mixed_windows)
     if name == "inter-patient":
-        calibrating = ELIGIBLE_DS1 if folds else CALIBRATION
-        trains = np.isin(beats.records, [one for one in ELIGIBLE_DS1 if folds or one not in CALIBRATION])
-        calibrates = np.isin(beats.records, calibrating)
+        held_back = () if folds else CALIBRATION
+        trains = np.isin(beats.records, [record for record in ELIGIBLE_DS1 if record not in held_back])
+        calibrates = np.isin(beats.records, held_back or ELIGIBLE_DS1)
         tests = np.isin(beats.records, DS2)
         # a ward's normal rhythm has windows of every kind: calibration and test leave nothing out
         normal_there = calibrates & np.isin(beats.classes, list(normal))
