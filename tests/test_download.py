@@ -195,7 +195,11 @@ def test_a_file_known_by_what_it_unpacks_to_may_be_packed_in_another_way(tmp_pat
     assert publisher.asked == []
 
 
-@pytest.mark.parametrize("damage", [b"no gzip", gzip.compress(b"other"), gzip.compress(b"pixels" * 1000)[:-20], b""])
+@pytest.mark.parametrize(
+    "damage",
+    [b"no gzip", gzip.compress(b"other", mtime=0), gzip.compress(b"pixels" * 1000, mtime=0)[:-20], b""],
+    ids=["no gzip", "another", "cut", "empty"],
+)
 def test_a_packed_file_that_is_damaged_or_another_is_named_and_never_overwritten(tmp_path, packed, damage):
     (tmp_path / "images.gz").write_bytes(damage)
     with pytest.raises(DataError, match=r"1 files in .* differ from the set of the images: images.gz; remove them"):
