@@ -66,6 +66,7 @@ class Batches:
         self._unacknowledged = asyncio.Semaphore(UNACKNOWLEDGED)
         self._scored: asyncio.Queue[_Scored] = asyncio.Queue()  # offsets only: it holds no records
         self._revocations = 0
+        self._given_back = False
         self._finishing = False
         self._next: dict[Partition, int] = {}  # offset after the last one handled, of each partition
         self._partitions = PatientPartitions()
@@ -78,7 +79,7 @@ class Batches:
         """
         revocations = self._revocations
         async with self._scoring:
-            if self._finishing or revocations != self._revocations:
+            if self._finishing or self._given_back or revocations != self._revocations:
                 return  # fetched before the group took the partitions back: they come again, here or elsewhere
             try:
                 batch = await self._in_order(records)
@@ -121,14 +122,22 @@ class Batches:
             self._fail(error)
 
     async def revoked(self) -> None:
-        """The group takes all partitions back: wait until what was begun is committed."""
+        """The group takes all partitions back: wait until what was begun is committed; begin nothing meanwhile.
+
+        Of a record that comes late nobody could tell where its partition goes on: others still commit it.
+        """
         self._revocations += 1
+        self._given_back = True
         async with self._scoring:
             await self._scored.join()
             self._next.clear()
             await self._save()
             if self._baselines is not None:
                 self._baselines.give_back()
+
+    def assigned(self) -> None:
+        """The group has given partitions: their records may come."""
+        self._given_back = False
 
     async def finish(self) -> None:
         """Wait until what was begun is committed, and begin nothing more; return at once after a failure."""

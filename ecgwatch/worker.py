@@ -288,6 +288,17 @@ def _size(event: EventT) -> int:
     return sum(len(record.value or b"") + len(record.key or b"") for record in cast(Any, event.value))
 
 
+def _batch(first: EventT, room: WaitingRoom, most: int, generation: int) -> list[Any]:
+    """Return the records of an event and of what waits behind it, at most `most`; none fetched before a rebalance.
+
+    first: it too may be older, since Faust took it from the room before the rebalance cleared that.
+    """
+    events = room.take(most - len(cast(Any, first.value)), generation)
+    if first.message.generation_id == generation:
+        events.insert(0, first)
+    return [record for event in events for record in cast(Any, event.value)]
+
+
 class _App(faust.App):
     logger = logging.getLogger("faust.app")
 
@@ -347,12 +358,11 @@ def build_app(settings: Settings, batches: Batches, watchdog: Watchdog, folder: 
     async def score_beats(stream: Any) -> None:
         room = stream.channel.queue
         async for event in stream.noack().events():
-            limit = settings.worker.max_batch - len(event.value)
-            together = [event, *room.take(limit, app.consumer_generation_id)]
-            await batches.handle([record for one in together for record in one.value])
+            await batches.handle(_batch(event, room, settings.worker.max_batch, app.consumer_generation_id))
 
     async def assigned(app: Any, assigned: set[TP], **_: Any) -> None:
         watchdog.assign((tp.topic, tp.partition) for tp in assigned)
+        batches.assigned()
         log.info("partitions: %s", ", ".join(str(n) for n in sorted(tp.partition for tp in assigned)) or "none")
 
     async def revoked(app: Any, revoked: set[TP], **_: Any) -> None:

@@ -194,6 +194,21 @@ def test_a_batch_fetched_before_the_partitions_were_taken_back_is_not_scored(pla
     assert play(scene) == [0]
 
 
+def test_between_giving_partitions_back_and_getting_some_nothing_is_scored(play):
+    async def scene(batches, broker):
+        broker.acknowledge(0, 1)
+        await batches.handle([letter(0)])
+        await batches.revoked()
+        await batches.handle([letter(1)])  # Faust had taken it from its queue before
+        before = list(broker.published)
+        batches.assigned()
+        await batches.handle([letter(1)])
+        await committed(broker, {0: 2})
+        return before, broker.published
+
+    assert play(scene) == ([0], [0, 1])
+
+
 def test_a_record_read_twice_is_handled_once(play):
     async def scene(batches, broker):
         broker.acknowledge(0, 1)

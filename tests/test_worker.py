@@ -7,6 +7,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from mode.utils.queues import FlowControlEvent
 
@@ -76,6 +77,18 @@ def test_what_was_fetched_before_a_rebalance_is_dropped():
         return [taken.message.generation_id for taken in place.take(10, 2)]
 
     assert run(scene) == [2, 2]
+
+
+@pytest.mark.parametrize(("generation", "sizes"), [(1, [3, 4]), (2, [5])])
+def test_an_event_taken_before_a_rebalance_is_no_part_of_a_batch_after_it(generation, sizes):
+    async def scene():
+        place = room()
+        place.put_nowait(fetched(4, generation=1))
+        place.put_nowait(fetched(5, generation=2))
+        batch = worker._batch(fetched(3, generation=1), place, 10, generation)
+        return [len(record.value) for record in batch]
+
+    assert run(scene) == sizes
 
 
 def test_a_batch_takes_no_more_records_than_it_may():
