@@ -57,7 +57,8 @@ def made_data() -> tuple[Dataset, Split]:
 
 
 def made_run(beats: Dataset, split: Split, folder: Path) -> pipeline.Result:
-    return pipeline.run(PARAMETERS, Contract(), beats, split, folder, torch.device("cpu"), lambda m: f"# {m.name}\n")
+    run = pipeline.Run(PARAMETERS, Contract(), beats, split, folder)
+    return pipeline.train(run, torch.device("cpu"), lambda m: f"# {m.name}\n")
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +120,7 @@ def test_with_folds_each_patient_is_judged_by_a_model_that_the_others_alone_trai
     of_a, of_b = (made.train[beats.records[made.train] == name] for name in "ab")
     split = replace(made, calibration=made.train, folds=(beats.records[made.train] == "b").astype(int))
     short = replace(PARAMETERS, cooldown=0)
-    judged = pipeline.by_others(short, beats, split, tmp_path, torch.device("cpu"))
+    judged = pipeline.by_others(pipeline.Run(short, Contract(), beats, split, tmp_path), torch.device("cpu"))
     assert judged is not None
     nse, distance = judged
     (tmp_path / "alone").mkdir()
@@ -199,7 +200,8 @@ def test_a_bedside_model_goes_from_records_to_a_bundle_that_scores(tmp_path: Pat
     masks = (np.isin(beats.records, ["a", "b"]) & normal, (beats.records == "c") & normal, beats.records == "d")
     split = Split("inter-patient", ("N",), *(np.flatnonzero(mask) for mask in masks))
     made = replace(PARAMETERS, contract="bedside", latent=3, capacity=3.0, epochs=4)
-    found = pipeline.run(made, contract, beats, split, tmp_path, torch.device("cpu"), model_card.render)
+    run = pipeline.Run(made, contract, beats, split, tmp_path)
+    found = pipeline.train(run, torch.device("cpu"), model_card.render)
     assert found.bundle.manifest.contract == contract
     assert "typical beat" in found.bundle.card
     terms = Scorer(found.bundle, "cpu").score(beats.x[split.test])

@@ -40,6 +40,17 @@ PROTOCOLS = {
 
 
 @dataclass(frozen=True)
+class Run:
+    """What a run is made of: parameters, what `training.datasets.read.read` has for them, and the run folder."""
+
+    parameters: Parameters
+    contract: Contract | Bedside | ImageContract
+    data: Dataset
+    split: Split
+    folder: Path
+
+
+@dataclass(frozen=True)
 class Result:
     """What a run ends with."""
 
@@ -48,84 +59,72 @@ class Result:
     predictions: evaluate.Predictions
 
 
-def run(
-    parameters: Parameters,
-    contract: Contract | Bedside | ImageContract,
-    data: Dataset,
-    split: Split,
-    folder: Path,
-    on: torch.device,
-    card: Callable[[Manifest], str],
-) -> Result:
+def train(run: Run, on: torch.device, card: Callable[[Manifest], str]) -> Result:
     """Train, export, map, calibrate, evaluate; write `bundle/`, `predictions.npz` and `figures.json` into the folder.
 
     card: makes the model card from the manifest. Steps whose result is there already are taken from there when they
     are slow (training, t-SNE).
     """
-    model = _trained(parameters, data, split.train, data.x[split.calibration], folder, on)
-    exported = export.to_onnx(model, contract.length)
-    compared = data.x[split.calibration][: export.PARITY_INPUTS]
+    model = _trained(run, run.split.train, run.data.x[run.split.calibration], run.folder, on)
+    exported = export.to_onnx(model, run.contract.length)
+    compared = _compared(run)
     parity = export.check_parity(model, exported, compared)
-    print(f"torch and onnxruntime agree to {parity:.1g} on {len(compared)} {contract.inputs}")
+    print(f"torch and onnxruntime agree to {parity:.1g} on {len(compared)} {run.contract.inputs}")
     made = {"export_difference": parity, "device": str(on)}
-    held_out = by_others(parameters, data, split, folder, on)
-    return Result(model, *complete(exported, made, parameters, contract, data, split, folder, card, held_out))
+    return Result(model, *complete(run, exported, made, by_others(run, on), card))
 
 
-def _trained(
-    parameters: Parameters, data: Dataset, rows: np.ndarray, watched: np.ndarray, folder: Path, on: torch.device
-) -> BetaVAE:
-    open_run(folder, parameters)
-    model = fit(data.training(rows), watched, parameters, folder, on)
-    if parameters.unit_latents:
-        unit_latents(model, torch.from_numpy(data.x[rows]))
+def _trained(run: Run, rows: np.ndarray, watched: np.ndarray, folder: Path, on: torch.device) -> BetaVAE:
+    open_run(folder, run.parameters)
+    model = fit(run.data.training(rows), watched, run.parameters, folder, on)
+    if run.parameters.unit_latents:
+        unit_latents(model, torch.from_numpy(run.data.x[rows]))
     return model
 
 
-def by_others(
-    parameters: Parameters, data: Dataset, split: Split, folder: Path, on: torch.device
-) -> tuple[np.ndarray, np.ndarray] | None:
+def _compared(run: Run) -> np.ndarray:
+    return run.data.x[run.split.calibration][: export.PARITY_INPUTS]
+
+
+def by_others(run: Run, on: torch.device) -> tuple[np.ndarray, np.ndarray] | None:
     """Return NSE and D of what calibrates, float64[n], each from a model of the other folds; None without folds.
 
     So every training patient calibrates too, as the stranger that he is to that model. Each fold's model is trained in
     `fold-K` of the folder.
     """
+    data, split = run.data, run.split
     if split.folds is None:
         return None
     nse, distance = np.empty(len(split.folds)), np.empty(len(split.folds))
     numbers = np.unique(split.folds)
     for number in numbers:
         print(f"scaling and thresholds: fold {number + 1} of {len(numbers)}, judged by a model of the others")
-        here, within = split.folds == number, folder / f"fold-{number}"
+        here, within = split.folds == number, run.folder / f"fold-{number}"
         judged = split.calibration[here]
         others = split.train[~np.isin(data.records[split.train], data.records[judged])]
-        model = _trained(parameters, data, others, data.x[judged], within, on)
+        model = _trained(run, others, data.x[judged], within, on)
         encoder = Model(export.to_onnx(model, data.x.shape[1]), provider="cpu", threads=0)
-        the_map = _map(within, encoder, data, replace(split, train=others), parameters)
+        the_map = _map(replace(run, split=replace(split, train=others), folder=within), encoder)
         nse[here], distance[here] = _terms(encoder, the_map, data.x[judged])
     return nse, distance
 
 
 def complete(
+    run: Run,
     exported: bytes,
     made: dict[str, Any],
-    parameters: Parameters,
-    contract: Contract | Bedside | ImageContract,
-    data: Dataset,
-    split: Split,
-    folder: Path,
-    card: Callable[[Manifest], str],
     held_out: tuple[np.ndarray, np.ndarray] | None,
+    card: Callable[[Manifest], str],
 ) -> tuple[Bundle, evaluate.Predictions]:
-    """Map, calibrate and evaluate a trained encoder; everything after training. Arguments and files as for `run`.
+    """Map, calibrate and evaluate a trained encoder; everything after training. Files and card as for `train`.
 
     exported: ONNX, x -> mean, nse; made: what the manifest says of how it was trained, beside the parameters; held_out:
     NSE and D of what calibrates, where this model is not to judge it (`by_others`).
     """
-    inputs = contract.inputs
-    compared = data.x[split.calibration][: export.PARITY_INPUTS]
+    parameters, data, split, inputs = run.parameters, run.data, run.split, run.contract.inputs
+    compared = _compared(run)
     encoder = Model(exported, provider="cpu", threads=0)
-    the_map = _map(folder, encoder, data, split, parameters)
+    the_map = _map(run, encoder)
     nse, distance = held_out or _terms(encoder, the_map, data.x[split.calibration])
     log = parameters.log_terms
     scales = calibrate.scale(nse, log), calibrate.scale(distance, log, parameters.most_distance)
@@ -138,7 +137,7 @@ def complete(
         name=f"{parameters.dataset}-{parameters.split}-{''.join(parameters.normal)}-seed{parameters.seed}",
         created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         files={},
-        contract=contract,
+        contract=run.contract,
         latent=parameters.latent,
         alpha=calibrate.ALPHA,
         k=1,
@@ -160,13 +159,13 @@ def complete(
         figures={},
         versions=versions(),
     )
-    draft = bundles.save(folder / "bundle", manifest, whole, the_map, "")
+    draft = bundles.save(run.folder / "bundle", manifest, whole, the_map, "")
     print(f"scoring {len(split.test)} test {inputs}")
     predictions = evaluate.predict(draft, data, split.test, split.normal)
-    predictions.save(folder / "predictions.npz")
+    predictions.save(run.folder / "predictions.npz")
     figures = evaluate.figures(predictions, split, draft, data)
-    write_atomically(folder / "figures.json", json.dumps(figures, indent=2))
-    return finish(folder / "bundle", draft, figures, card), predictions
+    write_atomically(run.folder / "figures.json", json.dumps(figures, indent=2))
+    return finish(run.folder / "bundle", draft, figures, card), predictions
 
 
 def finish(folder: Path, draft: Bundle, figures: dict[str, Any], card: Callable[[Manifest], str]) -> Bundle:
@@ -177,11 +176,12 @@ def finish(folder: Path, draft: Bundle, figures: dict[str, Any], card: Callable[
     return bundles.save(folder, manifest, draft.model, draft.map, card(manifest))
 
 
-def _map(folder: Path, encoder: Model, data: Dataset, split: Split, parameters: Parameters) -> ReferenceMap:
+def _map(run: Run, encoder: Model) -> ReferenceMap:
     """Fit the map, or take it from the folder where these latents were mapped before."""
+    parameters, data, split = run.parameters, run.data, run.split
     chosen = split.train[reference_map.choose(data.records[split.train], parameters.references, parameters.seed)]
     latents = _encode(encoder, data.x[chosen])[0]
-    file = folder / "map.npz"
+    file = run.folder / "map.npz"
     if file.exists():
         with np.load(file, allow_pickle=False) as saved:
             if np.array_equal(saved["latents"], latents):

@@ -139,16 +139,13 @@ def remap(runs: Path, root: Path, directory: Path) -> None:
     here, there = _of_encoder(asdict(wanted)), _of_encoder(asdict(Parameters(**trained)))
     if differing := sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name)):
         raise ConfigError(f"the encoder that ships was trained with another {', '.join(differing)}: leave out --remap")
-    contract, data, split = read(wanted, directory)
-    folder = runs / "remap"
-    folder.mkdir(parents=True, exist_ok=True)
+    run = pipeline.Run(wanted, *read(wanted, directory), runs / "remap")
+    run.folder.mkdir(parents=True, exist_ok=True)
     encoder = score_graph.encoder_of(shipped.model)
     made = {name: shipped.manifest.training[name] for name in ("export_difference", "device")}
-    held_out = pipeline.by_others(wanted, data, split, folder, torch.device("cpu"))
-    drawn, predictions = pipeline.complete(
-        encoder, made, wanted, contract, data, split, folder, model_card.render, held_out
-    )
-    pictures = run_report.compose(folder, wanted, data, split, drawn, predictions)
+    held_out = pipeline.by_others(run, torch.device("cpu"))
+    drawn, predictions = pipeline.complete(run, encoder, made, held_out, model_card.render)
+    pictures = run_report.compose(run, drawn, predictions)
     report.save_pictures(root / "docs" / "figures" / "inter-patient", pictures, report.OF_BUNDLE)
     seeds = {"inter-patient": _seeds({wanted.seed: drawn.manifest})}
     _ship(drawn, seeds, shipped.manifest.figures.get("other", []), runs, root, directory)

@@ -14,8 +14,7 @@ from training import report
 from training.datasets.dataset import Dataset, Split
 from training.evaluate import TERMS, Predictions, evaluated
 from training.models import Serving
-from training.parameters import Parameters
-from training.pipeline import Result
+from training.pipeline import Result, Run
 from training.train import checkpoint_losses
 
 EXAMPLES = {"N": 6}  # of each class; the others get two
@@ -23,22 +22,21 @@ DRAWN_NORMAL, DRAWN_ABNORMAL = 1500, 300  # of the evaluation in the picture of 
 BEATS_ONLY = ("contract", "encoder", "keep_mixed_windows", "rr_window")  # parameters that say nothing of images
 
 
-def write(folder: Path, parameters: Parameters, data: Dataset, split: Split, result: Result) -> Path:
+def write(run: Run, result: Result) -> Path:
     """Write the run's pictures and `report.html`; return the page."""
-    of_bundle = compose(folder, parameters, data, split, result.bundle, result.predictions)
-    losses = checkpoint_losses(folder / "checkpoint.safetensors")
-    return report.write(folder, replace(of_bundle, losses=losses, examples=_examples(data, split, result)))
+    of_bundle = compose(run, result.bundle, result.predictions)
+    losses = checkpoint_losses(run.folder / "checkpoint.safetensors")
+    return report.write(run.folder, replace(of_bundle, losses=losses, examples=_examples(run.data, run.split, result)))
 
 
-def compose(
-    folder: Path, parameters: Parameters, data: Dataset, split: Split, bundle: Bundle, predictions: Predictions
-) -> report.Report:
+def compose(run: Run, bundle: Bundle, predictions: Predictions) -> report.Report:
     """Return what a report shows of a bundle: all but the training's losses and the examples."""
+    data, split = run.data, run.split
     of_images = isinstance(bundle.manifest.contract, ImageContract)
     words = report.IMAGES if of_images else report.BEATS
-    with np.load(folder / "map.npz", allow_pickle=False) as saved:
+    with np.load(run.folder / "map.npz", allow_pickle=False) as saved:
         owners = (data.classes if of_images else data.records)[saved["rows"]]
-    shown = {k: v for k, v in msgspec.to_builtins(parameters).items() if not (of_images and k in BEATS_ONLY)}
+    shown = {k: v for k, v in msgspec.to_builtins(run.parameters).items() if not (of_images and k in BEATS_ONLY)}
     rows, kinds = _drawn(data, split)
     encoder = Model(bundle.model, provider="cpu", threads=0)
     predictions = evaluated(predictions, split)  # the area under the curves is then that of the tables
