@@ -289,6 +289,16 @@ def test_the_shortened_form_is_marked_and_keeps_its_own_files(runs: Path) -> Non
     assert not (out / "paper.md").exists()
 
 
+def test_a_table_of_which_nothing_is_computed_says_so(runs: Path) -> None:
+    out = runs / "out-lstm"
+    figures.write_csv(out / "cells-quick.csv", _rows(FIVE, quick=True, network="lstm"))
+    assert cli.main(["benchmark", "paper", "--quick", "--tables-only", "--runs", str(runs), "--out", str(out)]) == 0
+    for name in ("paper-quick.md", "report-quick.html"):
+        page = (out / name).read_text()
+        scores = page[page.index("The four scores") : page.index("ECG: by beat, by time")]
+        assert tables.NOTHING in scores and "table" not in scores
+
+
 def test_without_anything_saved_or_with_a_cell_that_is_none_it_says_what_to_do(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

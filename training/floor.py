@@ -19,6 +19,7 @@ from ecgwatch import config
 from ecgwatch.errors import DataError
 from ecgwatch.records import Record, read_wfdb
 from training.datasets.arrhythmia import DS2, ELIGIBLE_DS1
+from training.text import markdown_table
 
 LEARNING_S = 300.0  # AAMI EC57: the first 5 minutes are for learning and are not evaluated
 RECENT_RR = 10
@@ -130,7 +131,7 @@ def table_text(table: dict[str, dict[str, float]]) -> str:
     columns = list(next(iter(table.values())))
     lines = [["floor", *columns], ["---"] * (len(columns) + 1)]
     lines += [[name, *(f"{row[column]:.3f}" for column in columns)] for name, row in table.items()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(lines)
 
 
 def main() -> None:

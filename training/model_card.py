@@ -19,6 +19,7 @@ from ecgwatch import config
 from ecgwatch.beats import Bedside, ImageContract, of_heartbeats
 from ecgwatch.bundle import Manifest
 from training.parameters import NUMBERS
+from training.text import markdown_table
 
 TERMS = {"nse": "NSE", "distance": "D", "score": "S"}
 CLASSES = {
@@ -414,4 +415,4 @@ def _number(value: float | None) -> str:
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(lines)

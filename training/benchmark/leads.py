@@ -27,6 +27,7 @@ from training.datasets import arrhythmia
 from training.datasets.dataset import Dataset, Split
 from training.evaluate import TERMS, Predictions, load_predictions
 from training.parameters import BEDSIDE
+from training.text import markdown_table
 from training.train import open_run
 
 LEADS = (1, 2)
@@ -235,4 +236,4 @@ def table(rows: Sequence[Row]) -> str:
         said = [f"{one.auroc:{sign}.3f} [{one.lower:{sign}.3f}, {one.upper:{sign}.3f}]" for one in of_line.values()]
         mean = ", mean" if " " in seeds else ""
         lines.append([seeds + mean, leads, *said])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(lines)

@@ -22,6 +22,7 @@ from training.benchmark.auroc import auroc
 from training.benchmark.tables import scaled
 from training.calibrate import ALPHA
 from training.datasets.dataset import Dataset, Split
+from training.text import markdown_table
 
 COUNTS = (200, 500, 1000, 2000, 5000, 10_000, 20_000, 40_000)
 SEEDS = (0, 1, 2)
@@ -194,4 +195,4 @@ def tables(choices: Sequence[Choice], costs: Sequence[Cost]) -> str:
         of_batch = {one.batch: one for one in costs if one.count == count}
         shown = (of_batch[batch] for batch in BATCHES)
         costly.append([f"{count:,}", *(f"{one.whole_us:.0f} us, map {100 * one.share:.0f} %" for one in shown)])
-    return "\n\n".join("\n".join(f"| {' | '.join(line)} |" for line in table) for table in (lines, costly))
+    return "\n\n".join(markdown_table(table) for table in (lines, costly))

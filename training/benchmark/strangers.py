@@ -29,6 +29,7 @@ from training.datasets import arrhythmia
 from training.datasets.arrhythmia import DS2, ELIGIBLE_DS1
 from training.datasets.dataset import Dataset
 from training.evaluate import SICK_SINUS
+from training.text import markdown_table
 
 PROTOCOL = """Written by `ecgwatch benchmark strangers`; docs/strangers.md says what it means. Trained on normal beats
 of DS1, scaled by normal beats of DS1 patients that the scaling model had not seen, tested on DS2 (de Chazal; 201 left
@@ -265,7 +266,7 @@ def markdown(cells: Sequence[Cell]) -> str:
         of_name = {cell.column: cell for cell in cells if cell.score == name}
         seeds = next(iter(of_name.values())).seeds
         lines.append([name + (f" (mean of {seeds})" if seeds > 1 else ""), *(_said(of_name[c]) for c in COLUMNS)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(lines)
 
 
 def _said(cell: Cell) -> str:
@@ -294,7 +295,7 @@ def one_scale(alerts: Sequence[Mapping[str, Any]], hours: Mapping[str, float]) -
         said = [f"{int(count)} of {len(rates)}" for count in counts]
         realised = [f"{one['false_alerts_per_hour']:.1f}", f"{np.median(rates):.1f}"]
         lines.append([f"{target:g}", *realised, *said, f"{of_perfect:.1f}"])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(lines)
 
 
 def _within(low: float, high: float, expected: float) -> float:

@@ -20,6 +20,7 @@ from training.benchmark import placements
 from training.benchmark.auroc import auroc, bootstrap, interval
 from training.benchmark.placement import Experiment, way_file
 from training.calibrate import ALPHA
+from training.text import markdown_table
 
 # section 4
 ALPHAS = (0.0, 0.005, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
@@ -222,7 +223,7 @@ def _of_dataset(rows: Iterable[Row], dataset: str, figure: str) -> str:
         if not np.isnan(cells).all():  # the mean is empty where a cell is
             shown = ("" if np.isnan(cell) else f"{cell:.3f}".lstrip("0") for cell in [*cells, float(np.mean(cells))])
             lines.append([way, *shown])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(lines)
 
 
 def comparison(differences: Sequence[Difference]) -> str:
@@ -242,7 +243,7 @@ def comparison(differences: Sequence[Difference]) -> str:
         for way, plain, references in ((OURS, LATENT, "5,000"), (OURS_ALL, LATENT_ALL, "all")):
             cells = [_said(at_one.get((task, way, against, term))) for against in (JOINT, plain) for term in "DS"]
             lines.append([*map(str, task), references, *cells])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(lines)
 
 
 def training(rows: Iterable[Row]) -> str:

@@ -18,6 +18,7 @@ from training.benchmark.baselines.experiment import (
 )
 from training.benchmark.baselines.methods import METHODS
 from training.benchmark.baselines.points import LEAST_EPOCHS, SAME
+from training.text import markdown_table
 
 OURS = "ecgwatch: S, 5,000 references"
 PROTOCOL = "one class anomalous, by beat"
@@ -80,7 +81,7 @@ def table(rows: Sequence[Row]) -> str:
         found = {one["anomaly"]: _short(one["auroc"]) for one in of_paper if one["method"] == name}
         said = f"{PROTOCOL}; published: alpha and beta chosen on the test set"
         lines.append([name, said, *(found[one] for one in (*ANOMALIES, "mean")), ""])
-    return _markdown(lines)
+    return markdown_table(lines)
 
 
 def above(rows: Sequence[Row]) -> str:
@@ -108,7 +109,7 @@ def settings(tuning: Sequence[Tuning]) -> str:
     """Return the settings that were tried, with their AUROC on the tuning points."""
     lines = [["method", "setting", "AUROC on the tuning points"], ["---", "---", "--:"]]
     lines += [[one.method, f"{one.knob} {one.setting:g}", _short(one.auroc)] for one in tuning]
-    return _markdown(lines)
+    return markdown_table(lines)
 
 
 def not_run() -> str:
@@ -120,7 +121,7 @@ def not_run() -> str:
         of_method = [one for one in rows if (one["dataset"], one["method"]) == (dataset, method)]
         found = {one["anomaly"]: _short(one["auroc"]) for one in of_method}
         lines.append([dataset, method, of_method[0]["protocol"], *(found.get(one, "") for one in classes)])
-    return _markdown(lines)
+    return markdown_table(lines)
 
 
 def published_rows() -> list[Row]:
@@ -139,7 +140,3 @@ def published_rows() -> list[Row]:
 
 def _short(value: float) -> str:
     return f"{value:.3f}".removeprefix("0")
-
-
-def _markdown(lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -46,6 +46,16 @@ class Section(NamedTuple):
     lines: Sequence[Line]
 
 
+class Page(NamedTuple):
+    """What page and report show alike; figures: name -> caption, and the picture if there is one."""
+
+    title: str
+    sections: Sequence[Section]
+    figures: Mapping[str, tuple[str, Path | None]]
+    quick: bool
+    command: str
+
+
 def sections(rows: Sequence[Row]) -> list[Section]:
     """Return the tables of the page, goals first."""
     first = tables.table_1(rows)
@@ -150,36 +160,27 @@ def write(out: Path, rows: Sequence[Row], find: Find, quick: bool, command: str)
     made = sections(rows)
     for name, section in (("table-1", made[1]), ("table-2", made[2]), ("claims", made[-1])):
         tables.write_csv(out / f"{name}{suffix}.csv", section.lines)
-    files: dict[str, Path | None] = {}
-    every = drawn(rows, find)
-    for name, (_, draw) in every.items():
+    shown: dict[str, tuple[str, Path | None]] = {}
+    for name, (caption, draw) in drawn(rows, find).items():
         file = out / f"figure-{name}{suffix}.png"
         if draw:
             pictures.save(file, draw())
-        files[name] = file if file.exists() else None
-    captions = {name: caption for name, (caption, _) in every.items()}
-    title = TITLE + (" (shortened)" if quick else "")
-    text = _page(title, made, captions, files, quick, command)
+        shown[name] = caption, file if file.exists() else None
+    page = Page(TITLE + (" (shortened)" if quick else ""), made, shown, quick, command)
+    text = _markdown(page)
     (out / f"paper{suffix}.md").write_text(text, encoding="utf-8")
-    (out / f"report{suffix}.html").write_text(_html(title, made, captions, files, quick, command), encoding="utf-8")
+    (out / f"report{suffix}.html").write_text(_html(page), encoding="utf-8")
     return text
 
 
-def _page(
-    title: str,
-    made: Sequence[Section],
-    captions: Mapping[str, str],
-    files: Mapping[str, Path | None],
-    quick: bool,
-    command: str,
-) -> str:
-    parts = [f"# {title}", *([f"**{QUICK}**"] if quick else []), PROTOCOL, f"    {command}"]
-    *before, verdict = made
+def _markdown(page: Page) -> str:
+    parts = [f"# {page.title}", *([f"**{QUICK}**"] if page.quick else []), PROTOCOL, f"    {page.command}"]
+    *before, verdict = page.sections
     parts += [f"## {one.title}\n\n{one.text}\n\n{tables.markdown(one.lines)}" for one in before]
     parts.append("## Figures")
-    for name, caption in captions.items():
-        file = files[name]
-        parts.append(f"Figure {name}. {caption}." + (f"\n\n![{caption}]({file.name})" if file else " Not computed."))
+    for name, (caption, file) in page.figures.items():
+        picture = f"\n\n![{caption}]({file.name})" if file else f" {tables.NOTHING}"
+        parts.append(f"Figure {name}. {caption}.{picture}")
     parts.append(f"## {verdict.title}\n\n{verdict.text}\n\n{tables.markdown(verdict.lines)}")
     return "\n\n".join(parts) + "\n"
 
@@ -190,37 +191,31 @@ td:first-child,th:first-child{text-align:left}div{overflow-x:auto}img{max-width:
 .quick{background:#ffe9c7;padding:.5rem}figure{margin:1rem 0}"""
 
 
-def _html(
-    title: str,
-    made: Sequence[Section],
-    captions: Mapping[str, str],
-    files: Mapping[str, Path | None],
-    quick: bool,
-    command: str,
-) -> str:
-    *before, verdict = made
-    mark = f'<p class="quick">{html.escape(QUICK)}</p>' if quick else ""
+def _html(page: Page) -> str:
+    *before, verdict = page.sections
+    mark = f'<p class="quick">{html.escape(QUICK)}</p>' if page.quick else ""
     paragraphs = "".join(f"<p>{html.escape(part.replace('**', ''))}</p>" for part in PROTOCOL.split("\n\n"))
-    body = [f"<h1>{title}</h1>", mark, paragraphs, f"<pre>{html.escape(command)}</pre>"]
+    body = [f"<h1>{page.title}</h1>", mark, paragraphs, f"<pre>{html.escape(page.command)}</pre>"]
     body += map(_table, before)
     body.append("<h2>Figures</h2>")
-    for name, caption in captions.items():
-        file = files[name]
-        picture = " Not computed."
+    for name, (caption, file) in page.figures.items():
+        picture = f" {tables.NOTHING}"
         if file:
             data = base64.b64encode(file.read_bytes()).decode("ascii")
             picture = f'<br><img alt="{html.escape(caption)}" src="data:image/png;base64,{data}">'
         body.append(f"<figure>Figure {name}. {html.escape(caption)}.{picture}</figure>")
     body.append(_table(verdict))
-    head = f'<meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
+    head = f'<meta charset="utf-8"><title>{page.title}</title><style>{_STYLE}</style>'
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(body)}</body></html>\n'
 
 
 def _table(section: Section) -> str:
+    title, text = html.escape(section.title), html.escape(section.text)
+    if not section.lines:
+        return f"<h2>{title}</h2><p>{text}</p><p>{tables.NOTHING}</p>"
     head = "".join(f"<th>{html.escape(name)}</th>" for name in section.lines[0])
     lines = "".join(
         "<tr>" + "".join(f"<td>{html.escape(tables.shown(name, value))}</td>" for name, value in line.items()) + "</tr>"
         for line in section.lines
     )
-    title, text = html.escape(section.title), html.escape(section.text)
     return f"<h2>{title}</h2><p>{text}</p><div><table><tr>{head}</tr>{lines}</table></div>"

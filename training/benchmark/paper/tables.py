@@ -17,9 +17,11 @@ from training.benchmark.paper.choices import at, chosen, fixed, main, select
 from training.benchmark.paper.figures import PLAIN, SAMPLED, THROUGH_MEAN, Row
 from training.benchmark.tables import LATENT, OURS
 from training.parameters import CLASSES
+from training.text import markdown_table
 
 Line = dict[str, Any]  # a line of a table: column -> text, number or None
 MEAN = "mean"
+NOTHING = "Not computed."
 RECONSTRUCTION, ANODM = "beta-VAE, reconstruction only", "AnoDM"
 # mean AUROC to reach (S: the paper's tables 1 and 2) and to lie near by (reconstruction only)
 GOALS = {"mnist": 0.975, "fashion-mnist": 0.883, "cifar-10": 0.640, "arrhythmia": 0.940}
@@ -231,11 +233,13 @@ def shown(column: str, value: object, digits: int = 3) -> str:
 
 
 def markdown(lines: Sequence[Line]) -> str:
-    """Return a Markdown table."""
+    """Return a Markdown table, or that there is nothing to show."""
+    if not lines:
+        return NOTHING
     head = list(lines[0])
     body = [[shown(name, value) for name, value in line.items()] for line in lines]
     rule = ["---:" if all(_is_number(line[name]) for line in lines) else "---" for name in head]
-    return "\n".join(f"| {' | '.join(line)} |" for line in [head, rule, *body])
+    return markdown_table([head, rule, *body])
 
 
 def _is_number(value: object) -> bool:
