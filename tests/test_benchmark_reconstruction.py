@@ -41,7 +41,12 @@ def test_an_absent_class_is_told_once_the_others_can_be_drawn_and_no_row_is_made
 
 
 @pytest.mark.parametrize(
-    ("options", "said"), [(["--anomaly", "12"], "12 is no class"), (["--anomaly", "1", "--set", "x=1"], "--set x=1")]
+    ("options", "said"),
+    [
+        (["--anomaly", "12"], "12 is no class"),
+        (["--anomaly", "1", "--set", "x=1"], "--set x=1"),
+        (["--anomaly", "1", "--set", "references=9"], "--set references=9"),  # of the map, which is not made
+    ],
 )
 def test_what_cannot_be_asked_is_refused_by_name(
     data: Path, options: list[str], said: str, capsys: pytest.CaptureFixture[str]

@@ -239,7 +239,7 @@ def _reconstruction(args: argparse.Namespace, settings: Settings) -> None:
     if unknown := [one for one in args.anomaly if one not in CLASSES[args.dataset]]:
         raise ConfigError(f"{unknown[0]} is no class of {args.dataset}: they are {', '.join(CLASSES[args.dataset])}")
     for anomaly in args.anomaly:
-        parameters = folds.candidate(args.set, reconstruction.wanted(args.dataset, anomaly))
+        parameters = folds.candidate(args.set, reconstruction.wanted(args.dataset, anomaly), reconstruction.VARIED)
         row = reconstruction.run(parameters, args.data or Path(settings.data.directory), args.out, on)
         print(f"{anomaly}: AUROC {row.sampled:.4f} through a sampled z, {row.through_mean:.4f} through the mean")
 

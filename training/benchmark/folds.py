@@ -57,16 +57,16 @@ class Row:
     at_most: int
 
 
-def candidate(given: Sequence[str], base: Parameters = BEDSIDE) -> Parameters:
+def candidate(given: Sequence[str], base: Parameters = BEDSIDE, allowed: Sequence[str] = NUMBERS) -> Parameters:
     """Return the default's (or other) parameters with those of `given`, name=value, in their place.
 
-    Raises ConfigError for a name that is none of NUMBERS, or a value that is no number.
+    Raises ConfigError for a name that is not allowed, or a value that is no number.
     """
     values = {}
     for one in given:
         name, _, value = one.partition("=")
-        if name not in NUMBERS:
-            raise ConfigError(f"--set {one}: what can be tried is {', '.join(NUMBERS)}")
+        if name not in allowed:
+            raise ConfigError(f"--set {one}: what can be tried is {', '.join(allowed)}")
         try:
             values[name] = type(getattr(base, name))(value)
         except ValueError:

@@ -23,7 +23,8 @@ from training.models import encoded
 from training.parameters import CLASSES, Parameters, defaults
 from training.train import fit
 
-ASKED = ("dataset", "anomaly", "latent", "beta", "capacity", "epochs", "cooldown", "seed")  # what a row is told by
+VARIED = ("latent", "beta", "capacity", "epochs", "cooldown", "seed")
+ASKED = ("dataset", "anomaly", *VARIED)  # what a row is told by
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def _measure(parameters: Parameters, directory: Path, on: torch.device) -> Row:
 
 def _asked(parameters: Parameters) -> tuple[Any, ...]:
     absent = "".join(kind for kind in CLASSES[parameters.dataset] if kind not in parameters.normal)
-    return parameters.dataset, absent, *(getattr(parameters, name) for name in ASKED[2:])
+    return parameters.dataset, absent, *(getattr(parameters, name) for name in VARIED)
 
 
 def _key(row: Row) -> tuple[Any, ...]:
