@@ -22,14 +22,14 @@ def choose(groups: np.ndarray, count: int, seed: int) -> np.ndarray:
     return np.sort(order[np.argsort(turn[order], kind="stable")][:count])
 
 
-def embed(points: np.ndarray, perplexity: float, seed: int) -> TSNEEmbedding:
-    """Embed points float32[n, d] with t-SNE, the paper's settings (section 4).
+def embed(points: np.ndarray, perplexity: float, seed: int, learning_rate: float = 200) -> TSNEEmbedding:
+    """Embed points float32[n, d] with t-SNE: 1,000 iterations in all (section 4).
 
-    Learning rate 200, 1,000 iterations in all (250 of them with early exaggeration, van der Maaten's default).
+    250 of them are with early exaggeration, van der Maaten's default.
     """
     return TSNE(
         perplexity=perplexity,
-        learning_rate=200,
+        learning_rate=learning_rate,
         early_exaggeration_iter=250,
         n_iter=750,
         random_state=seed,
