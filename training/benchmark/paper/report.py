@@ -24,8 +24,8 @@ PROTOCOL = """Written by `ecgwatch benchmark paper`. One class is anomalous in t
 3's networks; 20 epochs for MNIST and Fashion-MNIST, else 50; batch 100, Adam 1e-3; likelihood of the reconstruction
 summed over samples, C from 0 to 25 nats over half of the training; ECG: 20 latents in units of their deviation and
 6 epochs more at a tenth of the rate, images: 10 latents. Joint t-SNE of 5,000 training and 5,000 test points, more
-where all anomalies and 2,500 normal points are more; perplexity 30, learning rate 200, 1,000 iterations; k = 1
-where nothing else is said.
+where all anomalies and 2,500 normal points are more; perplexity 30, learning rate 200 as scikit-learn counts (800 in
+openTSNE), 1,000 iterations; k = 1 where nothing else is said.
 
 **chosen**: alpha and beta best for this class on the test points, as in the paper, NSE through a sampled z (section
 3.5); it flatters. **fixed**: beta .01, both terms scaled by quantiles of held-out normal points, alpha a half, NSE
