@@ -207,13 +207,13 @@ def _manifest(data: bytes) -> Manifest:
 
 
 def _pack_map(reference_map: ReferenceMap) -> bytes:
+    """Return an .npz file, not compressed; numpy's own differs between Python's patch releases (headers), and zlibs."""
     buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
-        latents=reference_map.latents,
-        positions=reference_map.positions,
-        peer_distances=reference_map.peer_distances,
-    )
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name in ("latents", "positions", "peer_distances"):
+            array = io.BytesIO()
+            np.lib.format.write_array(array, getattr(reference_map, name), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), array.getvalue())
     return buffer.getvalue()
 
 
