@@ -136,7 +136,7 @@ class Batches:
                 self._baselines.give_back()
 
     def assigned(self) -> None:
-        """The group has given partitions: their records may come."""
+        """The group has given partitions: their records may come. To be called before Faust seeks and fetches again."""
         self._given_back = False
 
     async def finish(self) -> None:

@@ -181,8 +181,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     print(f"training on {on} ({torch.get_num_threads()} threads) into {folder}")
     contract, data, split = read(wanted, args.data or Path(settings.data.directory), args.csv, args.offline)
     print(f"{len(split.train)} {contract.inputs} train, {len(split.calibration)} calibrate, {len(split.test)} test")
-    of = pipeline.Run(wanted, contract, data, split, folder)
-    result = pipeline.train(of, on, model_card.render)
-    run_report.write(of, result)
+    this_run = pipeline.Run(wanted, contract, data, split, folder)
+    result = pipeline.train(this_run, on, model_card.render)
+    run_report.write(this_run, result)
     print(f"bundle {folder / 'bundle'} ({result.bundle.sha256[:12]}), report {folder / 'report.html'}")
     return 0

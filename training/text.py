@@ -1,4 +1,4 @@
-"""Tables of text, as pages and terminals show them."""
+"""Markdown of the pages that training and its benchmarks write."""
 
 from collections.abc import Iterable
 
