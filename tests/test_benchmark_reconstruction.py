@@ -45,6 +45,7 @@ def test_an_absent_class_is_told_once_the_others_can_be_drawn_and_no_row_is_made
     [
         (["--anomaly", "12"], "12 is no class"),
         (["--anomaly", "1", "--set", "x=1"], "--set x=1"),
+        (["--anomaly", "1", "--set", "initial=zero"], "must be torch or glorot"),
         (["--anomaly", "1", "--set", "references=9"], "--set references=9"),  # of the map, which is not made
     ],
 )

@@ -1,6 +1,7 @@
 """The networks of the paper's table 3."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -19,11 +20,13 @@ from training.models import (
     bedside_model,
     cifar_model,
     image_model,
+    make,
     norb_model,
     segment_model,
     unit_latents,
     with_made_up_ectopics,
 )
+from training.parameters import defaults
 
 torch.set_num_threads(1)
 
@@ -118,6 +121,22 @@ def test_the_model_of_images_has_the_layers_of_table_3() -> None:
         ("decoder.deconvolve.0.weight", (32, 32, 3, 3)),
         ("decoder.deconvolve.2.weight", (32, 1, 3, 3)),
     ]
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "cifar-10", "small-norb"])
+def test_weights_of_image_models_begin_as_keras_has_them(dataset: str) -> None:
+    torch.manual_seed(4)
+    parameters = defaults(dataset)
+    model = make(parameters, 784)  # the length is that of segments alone
+    for name, weight in model.named_parameters():
+        if name.endswith("weight") and weight.dim() > 1:
+            taps = weight[0, 0].numel()
+            limit = (6 / ((weight.shape[0] + weight.shape[1]) * taps)) ** 0.5  # Glorot & Bengio 2010, eq. 16
+            assert 0.9 * limit < weight.abs().max() <= limit
+    torch.manual_seed(4)
+    before = make(replace(parameters, initial="torch"), 784)
+    biases = [one for one in (model, before) if not one.mean.bias.any()]
+    assert biases == [model]
 
 
 def test_the_models_of_cifar_and_small_norb_have_the_layers_of_table_3() -> None:

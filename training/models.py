@@ -455,10 +455,26 @@ def make(parameters: Parameters, length: int) -> BetaVAE:
     """Make the model that parameters name; length: of its inputs."""
     if parameters.dataset != "arrhythmia":
         of_images = {"cifar-10": cifar_model, "small-norb": norb_model}
-        return of_images.get(parameters.dataset, image_model)(parameters.latent)
-    if parameters.contract == "bedside":
-        return bedside_model(length, parameters.latent, parameters.filters, parameters.leads)
-    return segment_model(length, parameters.latent, encoder=parameters.encoder)
+        model = of_images.get(parameters.dataset, image_model)(parameters.latent)
+    elif parameters.contract == "bedside":
+        model = bedside_model(length, parameters.latent, parameters.filters, parameters.leads)
+    else:
+        model = segment_model(length, parameters.latent, encoder=parameters.encoder)
+    if parameters.initial == "glorot":
+        _glorot(model)
+    return model
+
+
+def _glorot(model: nn.Module) -> None:
+    """Draw the weights of layers uniformly (Glorot & Bengio 2010), biases zero: Keras's default.
+
+    Variance 2 / (inputs + outputs) of a weight, where torch's default has 1 / (3 inputs).
+    """
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear | nn.Conv1d | nn.ConvTranspose1d | nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 def exact() -> AbstractContextManager[None]:

@@ -14,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from training.calibrate import ALPHA
 from training.datasets import arrhythmia
 from training.datasets.dataset import Dataset
 from training.evaluate import normal_rhythm_hours
-from training.parameters import BEDSIDE, NUMBERS, Parameters
+from training.parameters import BEDSIDE, NUMBERS, Initial, Parameters
 from training.train import fit
 
 FOLDS = 4
@@ -60,7 +61,7 @@ class Row:
 def candidate(given: Sequence[str], base: Parameters = BEDSIDE, allowed: Sequence[str] = NUMBERS) -> Parameters:
     """Return the default's (or other) parameters with those of `given`, name=value, in their place.
 
-    Raises ConfigError for a name that is not allowed, or a value that is no number.
+    Raises ConfigError for a name that is not allowed, or a value that is no number or none of the words there are.
     """
     values = {}
     for one in given:
@@ -71,6 +72,8 @@ def candidate(given: Sequence[str], base: Parameters = BEDSIDE, allowed: Sequenc
             values[name] = type(getattr(base, name))(value)
         except ValueError:
             raise ConfigError(f"--set {one}: not a number") from None
+        if name == "initial" and value not in get_args(Initial):
+            raise ConfigError(f"--set {one}: must be {' or '.join(get_args(Initial))}")
     return replace(base, **values)
 
 

@@ -23,7 +23,7 @@ from training.models import encoded
 from training.parameters import CLASSES, Parameters, defaults
 from training.train import fit
 
-VARIED = ("latent", "beta", "capacity", "epochs", "cooldown", "seed")
+VARIED = ("initial", "latent", "beta", "capacity", "epochs", "cooldown", "seed")
 ASKED = ("dataset", "anomaly", *VARIED)  # what a row is told by
 
 
@@ -36,6 +36,7 @@ class Row:
 
     dataset: str
     anomaly: str
+    initial: str
     latent: int
     beta: float
     capacity: float
