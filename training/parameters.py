@@ -61,7 +61,7 @@ class Parameters:
     )
     latent: int = 10  # open in the paper; see training/models.py
     filters: int = 64  # of the TCN (table 3)
-    # weights before training. glorot: uniform, biases zero, Keras's default; of images, where it brings NSE nearer to
+    # weights before training. glorot: uniform, biases zero, Keras's default; of images, where it brings MNIST nearer to
     # the paper's (docs/benchmark/README.md), whose table 3 uses the words of a Keras package
     initial: Initial = "torch"
     denoise: float = 0.0  # share of training beats to which the encoder sees made-up ectopic waves added (bedside)
