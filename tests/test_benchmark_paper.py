@@ -209,8 +209,15 @@ def test_each_claim_follows_its_rule() -> None:
     assert _verdict("mu and z are alike", rows + _rows({"N": 0.92}, placing=JOINT_Z)) == claims.FAILS
     assert _verdict("beta < 1 is best", rows) == claims.UNTESTED
     from_one = _rows({"N": 0.8, "S": 0.99, "V": 0.8, "F": 0.99, "Q": 0.8}, beta=1.0)
-    assert _verdict("beta < 1 is best", rows + from_one[:4]) == claims.UNTESTED  # figure 2 has five
-    assert _verdict("beta < 1 is best", rows + from_one) == claims.IN_PART
+    images = [
+        one
+        for name, kind in (("mnist", "7"), ("fashion-mnist", "3"))
+        for beta, of_beta in ((0.01, 0.9), (1.0, 0.8))
+        for one in _rows({kind: of_beta}, dataset=name, split="by-image", network="table 3", beta=beta)
+    ]
+    assert _verdict("beta < 1 is best", rows + from_one) == claims.UNTESTED  # figure 2 has five data sets, this is one
+    assert _verdict("beta < 1 is best", rows + from_one[:2] + images) == claims.UNTESTED  # and five classes
+    assert _verdict("beta < 1 is best", rows + from_one + images) == claims.IN_PART
     tcn = "TCN is above CNN and LSTM in all five classes"
     others = _rows(dict.fromkeys("NSVFQ", 0.8), network="cnn") + _rows(dict.fromkeys("NSVF", 0.8), network="lstm")
     assert _verdict(tcn, rows + others) == claims.UNTESTED  # all five, or none

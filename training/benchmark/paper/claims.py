@@ -20,6 +20,7 @@ from training.parameters import CLASSES
 
 ALIKE = 0.01  # AUROC; what is no further apart counts as the same
 ABOVE = 0.005
+DATASETS = 3  # at least, of the five in figure 2
 HOLDS, IN_PART, FAILS, UNTESTED = "holds", "holds in part", "does not hold", "not tested"
 Cases = Iterator[tuple[str, float]]  # of each case its name and by how much it holds, not at all below 0
 
@@ -73,6 +74,12 @@ def _classes(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
 
 
 def _beta_below_one(rows: Sequence[Row]) -> Cases:
+    cases = list(_below_beside_from_one(rows))
+    if len({name.split()[0] for name, _ in cases}) >= DATASETS:
+        yield from cases
+
+
+def _below_beside_from_one(rows: Sequence[Row]) -> Cases:
     for name, of_class in _classes(rows):
         best = {beta: max(of_beta) for beta, of_beta in over_beta(at(of_class, JOINT)).items()}
         below, others = ([best[beta] for beta in best if (beta < 1) == wanted and beta > 0] for wanted in (True, False))
@@ -186,7 +193,7 @@ CLAIMS = (
     Claim(
         "beta < 1 is best",
         "4.2, 5",
-        "the best AUROC of betas below 1 is above that of betas from 1; five classes at least, as in figure 2",
+        "the best AUROC of betas below 1 is above that of betas from 1; five classes of three data sets at least",
         _beta_below_one,
         needed=5,
     ),
