@@ -280,7 +280,8 @@ def test_the_report_holds_its_pictures_and_what_another_machine_computed_and_end
     assert _benchmark(runs) == 0
     rows = figures.read_csv(runs / "out" / "cells.csv")
     assert [row.machine for row in rows if row.dataset == "arrhythmia"] == ["another"] * 5
-    assert len(rows) == 5 + len(figures.rows(figures.load(CELL, runs / CELL.name) or pytest.fail(), runs / CELL.name))
+    made = figures.rows(figures.load(CELL, runs / CELL.name) or pytest.fail(), runs / CELL.name)
+    assert [row for row in rows if row.dataset == "mnist"] == made  # to the last digit: tables of either are the same
     page = (runs / "out" / "report.html").read_text()
     assert page.count("data:image/png;base64,") == len(list((runs / "out").glob("figure-*.png"))) >= 1
     assert "http" not in page and report.QUICK not in page

@@ -25,6 +25,7 @@ from training.train import read_parameters
 
 PLAIN, PRINTED, MEAN = "plain", "eq. 36 as printed", "eq. 36 with 1/n^2"  # which distance in the map
 C = 0.5  # of eq. 35, appendix F
+DIGITS = 4  # of an AUROC, from the start: so what is chosen does not depend on whether cells.csv lay between
 SAMPLED, THROUGH_MEAN = "sampled z", "mean"  # NSE as in section 3.5, and as served
 
 
@@ -115,8 +116,8 @@ def rows(cell: Cell, folder: Path) -> list[Row]:
             fixed = None
             if distance == PLAIN:
                 terms = scaled(errors, cell.held_out_nse[nse]), scaled(d, placed.scale[:, column])
-                fixed = float(auroc(ALPHA * terms[0] + (1 - ALPHA) * terms[1], cell.abnormal)[0])
-                fixed = fixed if np.isfinite(np.sum(terms)) else None
+                if np.isfinite(np.sum(terms)):
+                    fixed = _auroc(ALPHA * terms[0] + (1 - ALPHA) * terms[1], cell.abnormal)
             which: dict[str, Any] = {"placing": placing, "k": k, "distance": distance, "nse": nse}
             found.append(
                 Row(
@@ -132,7 +133,11 @@ def rows(cell: Cell, folder: Path) -> list[Row]:
 
 def over_alpha(nse: np.ndarray, d: np.ndarray, abnormal: np.ndarray) -> tuple[float, ...]:
     """Return AUROC of S (eq. 2) for each alpha of the grid; nse, d: float[m], abnormal: bool[m]."""
-    return tuple(float(auroc(alpha * nse + (1 - alpha) * d, abnormal)[0]) for alpha in ALPHAS)
+    return tuple(_auroc(alpha * nse + (1 - alpha) * d, abnormal) for alpha in ALPHAS)
+
+
+def _auroc(scores: np.ndarray, abnormal: np.ndarray) -> float:
+    return round(float(auroc(scores, abnormal)[0]), DIGITS)
 
 
 def _combinations(placing: str) -> list[tuple[int, str, str]]:
@@ -156,7 +161,7 @@ def unit(distance: str, placed: placements.Placed) -> float:
 
 
 def write_csv(file: Path, found: Sequence[Row]) -> None:
-    """Write rows, figures with four digits."""
+    """Write rows."""
     file.parent.mkdir(parents=True, exist_ok=True)
     names = [field.name for field in fields(Row) if field.name != "auroc"]
     with file.open("w", newline="", encoding="utf-8") as opened:
@@ -164,8 +169,10 @@ def write_csv(file: Path, found: Sequence[Row]) -> None:
         writer.writerow([*names, *(f"alpha {a:g}" for a in ALPHAS)])
         for row in found:
             cells: list[Any] = [getattr(row, name) for name in names]
-            cells = ["" if c is None else f"{c:.4f}" if n == "fixed" else c for n, c in zip(names, cells, strict=True)]
-            writer.writerow([*cells, *(f"{value:.4f}" for value in row.auroc)])
+            cells = [
+                "" if c is None else f"{c:.{DIGITS}f}" if n == "fixed" else c for n, c in zip(names, cells, strict=True)
+            ]
+            writer.writerow([*cells, *(f"{value:.{DIGITS}f}" for value in row.auroc)])
 
 
 def read_csv(file: Path) -> list[Row]:
