@@ -44,7 +44,8 @@ def identity(latent: int) -> bytes:
         [rows("mean", TensorProto.FLOAT, ["batch", latent]), rows("nse", TensorProto.FLOAT, ["batch"])],
         [helper.make_tensor("axis", TensorProto.INT64, [1], [1])],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    opset = [helper.make_opsetid("", 20)]
+    model = helper.make_model(graph, opset_imports=opset, ir_version=10, producer_name="by hand", producer_version="1")
     return model.SerializeToString()
 
 
@@ -171,6 +172,7 @@ def test_the_encoder_is_had_back_from_the_whole_graph() -> None:
     bare, back = onnx.load_from_string(identity(5)), onnx.load_from_string(encoder_of(graph_of(made_map(200))))
     assert [node.op_type for node in back.graph.node] == [node.op_type for node in bare.graph.node]
     assert [output.name for output in back.graph.output] == [output.name for output in bare.graph.output]
+    assert (back.producer_name, back.producer_version) == ("by hand", "1")
 
 
 def test_a_map_that_is_made_again_gives_the_same_graph_to_the_byte() -> None:

@@ -48,8 +48,10 @@ def append_map(encoder: bytes, reference_map: ReferenceMap, scales: tuple[Scale,
 
 def encoder_of(whole: bytes) -> bytes:
     """Return the encoder that `append_map` was given: x -> mean, nse."""
-    encoder = onnx.utils.Extractor(onnx.load_from_string(whole)).extract_model(["x"], list(ENCODER))
+    model = onnx.load_from_string(whole)
+    encoder = onnx.utils.Extractor(model).extract_model(["x"], list(ENCODER))
     encoder.graph.name = "encoder"  # the extractor's grows with every extraction
+    encoder.producer_name, encoder.producer_version = model.producer_name, model.producer_version
     return encoder.SerializeToString(deterministic=True)
 
 
