@@ -93,7 +93,7 @@ class Batches:
                     self._count(outcome)
             except Exception as error:  # noqa: BLE001 - whatever it is, nothing from this batch on may be committed
                 await asyncio.wait([asyncio.create_task(self._scored.join())], timeout=SETTLE_S)
-                self._fail(error)
+                self.fail(error)
                 await asyncio.Event().wait()  # Faust would start the agent again
 
     async def commit_published(self, commit: Commit) -> None:
@@ -119,7 +119,7 @@ class Batches:
                 for _ in scored:
                     self._scored.task_done()
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing from this batch on may be committed
-            self._fail(error)
+            self.fail(error)
 
     async def revoked(self) -> None:
         """The group takes all partitions back: wait until what was begun is committed; begin nothing meanwhile.
@@ -138,6 +138,15 @@ class Batches:
     def assigned(self) -> None:
         """The group has given partitions: their records may come. To be called before Faust seeks and fetches again."""
         self._given_back = False
+
+    def fail(self, error: Exception) -> None:
+        """Score and commit nothing more, for this reason; the first one counts."""
+        if not isinstance(error, EcgwatchError):
+            log.debug("traceback", exc_info=error)
+            error = ScoringError(f"a batch failed: {_where(error)}; nothing of it was committed")
+        if not self.failed.done():
+            self.failed.set_exception(error)
+            self.failed.exception()  # looked at: asyncio would print it where something else ends the process
 
     async def finish(self) -> None:
         """Wait until what was begun is committed, and begin nothing more; return at once after a failure."""
@@ -238,13 +247,6 @@ class Batches:
                 before,
                 now,
             )
-
-    def _fail(self, error: Exception) -> None:
-        if not isinstance(error, EcgwatchError):
-            log.debug("traceback", exc_info=error)
-            error = ScoringError(f"a batch failed: {_where(error)}; nothing of it was committed")
-        if not self.failed.done():
-            self.failed.set_exception(error)
 
 
 def _retrieved(task: asyncio.Task[None]) -> None:

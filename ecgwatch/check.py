@@ -5,7 +5,6 @@ from collections.abc import Mapping
 
 from confluent_kafka import KafkaException
 
-from ecgwatch import kafka
 from ecgwatch.config import Settings
 from ecgwatch.errors import StuckError
 from ecgwatch.kafka import Group, Offsets
@@ -27,9 +26,7 @@ def check(settings: Settings) -> str:
     try:
         return _check(settings, group)
     except KafkaException as error:
-        if group.refusal is not None:
-            raise kafka.refused(settings, group.refusal) from None
-        raise kafka.problem(settings, error.args[0]) from None
+        raise group.problem(error) from None
     finally:
         group.close()
 

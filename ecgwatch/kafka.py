@@ -28,6 +28,7 @@ from ecgwatch.logs import log
 REQUEST_TIMEOUT_S = 3.0
 WAIT_LINE_S = 10.0  # how often waiting for the broker says so
 CREATE_TIMEOUT_S = 30.0
+REFUSAL_COUNTS_S = 10.0  # a client that is refused tries again each second; later, no answer is no answer
 
 _REFUSED = {
     KafkaError._AUTHENTICATION,
@@ -35,7 +36,7 @@ _REFUSED = {
     KafkaError.UNSUPPORTED_SASL_MECHANISM,
     KafkaError._SSL,
 }
-_DENIED = {
+DENIED = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.GROUP_AUTHORIZATION_FAILED,
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
@@ -135,14 +136,21 @@ class Errors:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._last: KafkaError | None = None
+        self._refused_at = 0.0
         self.refusal: KafkaError | None = None
 
     def __call__(self, error: KafkaError) -> None:
         with self._lock:
             if error.code() in _REFUSED:
-                self.refusal = error
+                self.refusal, self._refused_at = error, time.monotonic()
             elif error.code() != KafkaError._ALL_BROKERS_DOWN or self._last is None:
                 self._last = error  # the one that says why, rather than that all are down
+
+    @property
+    def recent_refusal(self) -> KafkaError | None:
+        """Why the broker does not let the client in, where it said so in the last REFUSAL_COUNTS_S."""
+        with self._lock:
+            return self.refusal if time.monotonic() - self._refused_at < REFUSAL_COUNTS_S else None
 
     @property
     def last(self) -> str:
@@ -236,7 +244,7 @@ def problem(settings: Settings, error: KafkaError) -> BrokerError:
     """Return the error that says in one line what a broker's answer means for this program."""
     if error.code() in _REFUSED:
         return refused(settings, error)
-    if error.code() in _DENIED:
+    if error.code() in DENIED:
         return AccessError(f"user {settings.kafka.sasl_username or '(anonymous)'} is denied: {_words(error)}")
     return BrokerError(f"broker {settings.kafka.brokers}: {_words(error)}")
 
@@ -334,10 +342,10 @@ class Group:
         self._errors = Errors()
         self._consumer = Consumer(reader_settings(settings) | {"error_cb": self._errors})
 
-    @property
-    def refusal(self) -> KafkaError | None:
-        """Why the broker did not let this client in, where it said so."""
-        return self._errors.refusal
+    def problem(self, error: KafkaException) -> BrokerError:
+        """Return what an error of one of these questions means: AccessError where the broker does not let us in."""
+        self._consumer.poll(0)  # serves the error callback: what a question ends with is a timeout
+        return problem(self._settings, self._errors.recent_refusal or error.args[0])
 
     def partitions(self, topic: str) -> list[TopicPartition]:
         """Return the partitions of a topic; raises KafkaException."""

@@ -3,7 +3,8 @@
 It trusts nothing of the worker but which partitions it was given: what counts is that committed offsets move while
 records wait. A blocked event loop, a lost consumer or a commit that fails for ever all look the same from here. A
 broker that does not answer is a state of its own: said when it begins and when it ends, and no time of it counts as
-stuck.
+stuck. One that does not let the worker in any more (user, password, certificate, ACL) is none: that too ends it after
+`stuck_after_s`.
 """
 
 import os
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from confluent_kafka import KafkaException, TopicPartition
 
 from ecgwatch.config import Settings
-from ecgwatch.errors import BrokerError, StuckError
+from ecgwatch.errors import AccessError, BrokerError, StuckError
 from ecgwatch.kafka import Group, Offsets
 from ecgwatch.logs import log
 
@@ -55,7 +56,7 @@ class Watchdog:
         self._settings = settings
         self._end = end
         self._assigned: frozenset[Partition] = frozenset()
-        self._outage_since: float | None = None
+        self._away: tuple[float, BrokerError] | None = None  # since when no broker answers, and why
         self._closed = threading.Event()
         # SimpleQueue.put, unlike Event.set, may be called by a signal handler at any moment
         self._stop_requests: queue.SimpleQueue[tuple[float, int | None]] = queue.SimpleQueue()
@@ -72,11 +73,6 @@ class Watchdog:
     def assign(self, partitions: Iterable[Partition]) -> None:
         """Tell which partitions the worker has now; may be called from any thread."""
         self._assigned = frozenset(partitions)
-
-    @property
-    def outage(self) -> bool:
-        """Whether no broker answers."""
-        return self._outage_since is not None
 
     def stopping(self, exit_code: int | None = None) -> None:
         """End the process when the worker has not stopped within stop_timeout_s. May be called by a signal handler.
@@ -95,9 +91,10 @@ class Watchdog:
         if self._closed.wait(max(0.0, stop_by - time.monotonic())):
             return
         if exit_code is None:
-            why = "no broker answers" if self.outage else "a batch or the group's goodbye is still under way"
+            why, exit_code = "a batch or the group's goodbye is still under way", StuckError.exit_code
+            if (away := self._away) is not None:
+                why, exit_code = "no broker answers", away[1].exit_code
             log.error("not stopped within %g s (%s): ending now", self._settings.worker.stop_timeout_s, why)
-            exit_code = BrokerError.exit_code if self.outage else StuckError.exit_code
         self._end(exit_code)
 
     def _watch(self) -> None:
@@ -118,7 +115,7 @@ class Watchdog:
             except KafkaException as error:
                 last = time.monotonic()
                 progress.forget()
-                self._away(last, error)
+                self._no_answer(last, group.problem(error))
 
     def _judge(self, group: Group, progress: Progress, offsets: Mapping[Partition, Offsets]) -> None:
         for (_, number), seen in offsets.items():
@@ -148,12 +145,22 @@ class Watchdog:
             self._end(StuckError.exit_code)
             return
 
-    def _away(self, now: float, error: KafkaException) -> None:
-        if self._outage_since is None and not self._closed.is_set():
-            self._outage_since = now
-            log.warning("broker %s does not answer: waiting for it, nothing is lost", self._settings.kafka.brokers)
+    def _no_answer(self, now: float, why: BrokerError) -> None:
+        if self._closed.is_set():
+            return
+        limit_s, refused = self._settings.worker.stuck_after_s, isinstance(why, AccessError)
+        if self._away is None or type(self._away[1]) is not type(why):
+            self._away = now, why
+            if refused:
+                log.error("%s; ending in %g s if it stays so", why, limit_s)
+            else:
+                brokers = self._settings.kafka.brokers
+                log.warning("broker %s does not answer: waiting for it, nothing is lost", brokers)
+        elif refused and now - self._away[0] >= limit_s:
+            log.error("shut out for %.0f s: ending, exit code %d: %s", now - self._away[0], why.exit_code, why)
+            self._end(why.exit_code)
 
     def _back(self, now: float) -> None:
-        if self._outage_since is not None:
-            log.warning("broker answers again after %.0f s", now - self._outage_since)
-            self._outage_since = None
+        if self._away is not None:
+            log.warning("broker answers again after %.0f s", now - self._away[0])
+            self._away = None

@@ -38,7 +38,7 @@ from ecgwatch.batch import Rules
 from ecgwatch.batches import Batches, Partition
 from ecgwatch.beats import Bedside
 from ecgwatch.config import Settings
-from ecgwatch.errors import BrokerError, EcgwatchError
+from ecgwatch.errors import AccessError, BrokerError, EcgwatchError
 from ecgwatch.logs import log
 from ecgwatch.output import Publisher
 from ecgwatch.scorer import Scorer
@@ -154,9 +154,12 @@ async def _serve(settings: Settings, rules: Rules, watchdog: Watchdog, stop: Sto
             if (error := starting.exception()) is not None:
                 raise BrokerError(f"the Kafka client did not start: {type(error).__name__}: {error}")
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        for ended in waiting:
-            if ended.done():
-                ended.result()
+        if app.crashed:  # whatever else failed failed for that reason
+            gave_up = _gave_up(settings, app)
+            batches.fail(gave_up)  # nothing of what is under way can be committed any more
+            raise gave_up
+        if batches.failed.done():
+            batches.failed.result()
         log.info("stopping: finishing what is in flight")
     except EcgwatchError as failure:
         watchdog.stopping(failure.exit_code)
@@ -171,10 +174,18 @@ async def _serve(settings: Settings, rules: Rules, watchdog: Watchdog, stop: Sto
 
 
 async def _crash(app: faust.App) -> None:
-    """Return when Faust's app has ended by itself; raises BrokerError with the reason."""
+    """Return when Faust's app has ended by itself."""
     while not app.crashed:
         await asyncio.sleep(CRASH_CHECK_S)
-    raise BrokerError(f"the Kafka client gave up: {type(app.crash_reason).__name__}: {app.crash_reason}")
+
+
+def _gave_up(settings: Settings, app: faust.App) -> BrokerError:
+    reason = app.crash_reason
+    said = f"the Kafka client gave up: {type(reason).__name__}: {reason}"
+    if getattr(reason, "errno", None) not in kafka.DENIED:  # aiokafka's numbers are Kafka's own
+        return BrokerError(said)
+    user = settings.kafka.sasl_username or "(anonymous)"
+    return AccessError(f"{said}; user {user} needs the ACLs of docs/security.md")
 
 
 def _committer(app: faust.App) -> Callable[[Mapping[Partition, int]], Any]:

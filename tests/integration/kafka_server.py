@@ -20,12 +20,15 @@ from pathlib import Path
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import (
     AclBinding,
+    AclBindingFilter,
     AclOperation,
     AclPermissionType,
     AdminClient,
     NewTopic,
     ResourcePatternType,
     ResourceType,
+    ScramMechanism,
+    UserScramCredentialDeletion,
 )
 
 HERE = Path(__file__).parent
@@ -144,6 +147,22 @@ class Kafka:
         ]
         admin = self.admin()  # held: its requests end with it
         for future in admin.create_acls(rules).values():
+            future.result(timeout=START_TIMEOUT_S)
+
+    def disallow(self, user: str, resource: ResourceType, name: str, operation: AclOperation) -> None:
+        """Take away what `allow` allowed."""
+        rule = AclBindingFilter(
+            resource, name, ResourcePatternType.LITERAL, f"User:{user}", "*", operation, AclPermissionType.ALLOW
+        )
+        admin = self.admin()
+        for future in admin.delete_acls([rule]).values():
+            assert future.result(timeout=START_TIMEOUT_S), "there was no such rule"
+
+    def remove_user(self, user: str) -> None:
+        """Remove a user's password; connections that there are stay."""
+        admin = self.admin()
+        gone = UserScramCredentialDeletion(user, ScramMechanism.SCRAM_SHA_512)
+        for future in admin.alter_user_scram_credentials([gone]).values():
             future.result(timeout=START_TIMEOUT_S)
 
     def _java(self) -> list[str]:

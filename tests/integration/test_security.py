@@ -109,6 +109,57 @@ def test_without_one_of_the_acls_the_worker_says_which_and_exits_77(broker: Kafk
     assert "ACL" in line
 
 
+@pytest.mark.parametrize("taken", ACLS[:3], ids=" ".join)
+def test_an_acl_taken_from_a_running_worker_ends_it_with_77_and_what_it_lacks(broker: Kafka, secure: Site, taken: Acl):
+    allow(broker, secure, ACLS)
+    running = worker(broker, secure).ready()
+    operation, kind, setting = taken
+    resource = ResourceType.TOPIC if kind == "topic" else ResourceType.GROUP
+    broker.disallow("ward", resource, name_of(secure, setting), OPERATIONS[operation])
+    secure.sender().send(20)
+    code, line = last_words(running)
+    assert code == REFUSED
+    assert name_of(secure, setting) in line
+    assert "ward" in line
+    assert not secure.scored()
+
+
+def test_a_user_who_is_removed_ends_the_running_worker_which_says_so_and_not_that_the_broker_is_away(
+    kafka_jars: Path, tmp_path: Path
+):
+    broker = Kafka(
+        tmp_path / "kafka", USERS
+    ).start()  # its own: after a restart Kafka 4.1 knew none of the others either
+    try:
+        with Site(broker.brokers, tmp_path) as site:
+            allow(broker, site, ACLS)
+            running = worker(broker, site, worker_stuck_after_s="5").ready()
+            broker.remove_user("ward")
+            broker.stop()  # it asks for the password when a connection begins
+            broker.start()
+            assert running.exit_code(40) == REFUSED
+    finally:
+        broker.kill()
+    assert "refused user ward" in running.log
+    last = running.log.splitlines()[-1]
+    assert "shut out for" in last
+    assert "ECGWATCH_KAFKA_SASL_PASSWORD" in last
+
+
+def test_check_says_that_the_password_is_wrong(broker: Kafka, secure: Site):
+    access = {
+        "kafka_brokers": broker.secure_brokers,
+        "kafka_security_protocol": "SASL_SSL",
+        "kafka_ssl_cafile": str(broker.ca),
+        "kafka_sasl_username": "ward",
+        "kafka_sasl_password": "hunter2",
+    }
+    done = secure.check(**access)
+    assert done.returncode == REFUSED
+    assert done.stderr.count("\n") == 1
+    assert "refused user ward" in done.stderr
+
+
 def test_a_wrong_password_is_one_line_and_exit_77(broker: Kafka, secure: Site):
     allow(broker, secure, ACLS)
     code, line = last_words(worker(broker, secure, kafka_sasl_password="hunter2"))
