@@ -34,6 +34,8 @@ from ecgwatch.records import AFTER_S, beats_of, read_wfdb
 FORMS = {"binary": MSGPACK, "json": JSON}
 REPEATS_KNOWN = 10_000  # ids remembered; a repeat follows its original within a rebalance or a restart
 _POLL_S = 0.2  # how long Ctrl-C may have to wait for librdkafka
+_LOOK_S = 5.0  # how often a follower asks whether a broker answers, and for partitions that were added
+_ANSWER_S = 1.0
 _FLUSH_S = 30.0
 _MAX_IN_FLIGHT = 10_000  # beats given to librdkafka and not yet acknowledged
 _PASSING = {
@@ -88,8 +90,9 @@ def follow(
 def alerts(settings: Settings, *, from_beginning: bool = False) -> Iterator[Alert]:
     """Yield alerts as they come, for ever, each id once; errors as for `follow`.
 
-    Reads all partitions without a consumer group: every caller sees every alert. A record that is no alert is
-    skipped, with a warning.
+    Reads all partitions without a consumer group, those too that are added meanwhile: every caller sees every alert. A
+    record that is no alert is skipped, with a warning. That no broker answers is said, and when one does again; what
+    was written meanwhile comes then.
     """
     topic = settings.topics.alerts
     kafka.wait_for_broker(settings)
@@ -97,6 +100,7 @@ def alerts(settings: Settings, *, from_beginning: bool = False) -> Iterator[Aler
     options = {
         "group.id": settings.kafka.client_id,  # demanded by librdkafka, not used: partitions are assigned here
         "enable.auto.commit": False,
+        "auto.offset.reset": "earliest",  # where retention was quicker, or the topic was made anew: all that there is
         "error_cb": errors,
         "fetch.wait.max.ms": 100,
     }
@@ -104,8 +108,11 @@ def alerts(settings: Settings, *, from_beginning: bool = False) -> Iterator[Aler
     seen: OrderedDict[str, None] = OrderedDict()
     try:
         start = OFFSET_BEGINNING if from_beginning else OFFSET_END
-        consumer.assign([TopicPartition(topic, number, start) for number in _partitions(consumer, settings, topic)])
+        numbers = _partitions(consumer, settings, topic)
+        consumer.assign([TopicPartition(topic, number, start) for number in numbers])
+        lookout = _Lookout(consumer, settings, topic, set(numbers))
         while True:
+            lookout.look()
             message = consumer.poll(_POLL_S)
             if errors.refusal:
                 raise kafka.refused(settings, errors.refusal)
@@ -118,6 +125,48 @@ def alerts(settings: Settings, *, from_beginning: bool = False) -> Iterator[Aler
             yield alert
     finally:
         consumer.close()
+
+
+class _Lookout:
+    """Asks a follower's topic, every _LOOK_S, whether its partitions can be read, and takes those that are new."""
+
+    def __init__(self, consumer: Consumer, settings: Settings, topic: str, numbers: set[int]) -> None:
+        self._consumer = consumer
+        self._brokers = settings.kafka.brokers
+        self._topic = topic
+        self._numbers = numbers
+        self._next_s = time.monotonic() + _LOOK_S
+        self._away_since_s: float | None = None
+
+    def look(self) -> None:
+        """Where it is time, take new partitions from their beginning, and say that alerts cannot come, or can again."""
+        if time.monotonic() < self._next_s:
+            return
+        try:
+            found = self._consumer.list_topics(self._topic, timeout=_ANSWER_S).topics[self._topic].partitions
+        except KafkaException:
+            found = {}
+        self._next_s = time.monotonic() + _LOOK_S
+        if added := sorted(found.keys() - self._numbers):
+            self._numbers.update(added)
+            self._consumer.incremental_assign([TopicPartition(self._topic, n, OFFSET_BEGINNING) for n in added])
+            log.info("topic %s has new partitions, read from now on: %s", self._topic, ", ".join(map(str, added)))
+        led = {number for number, partition in found.items() if partition.leader >= 0}
+        self._say(sorted(self._numbers - led))
+
+    def _say(self, silent: list[int]) -> None:
+        now = time.monotonic()
+        if silent and self._away_since_s is None:
+            self._away_since_s = now
+            log.warning(
+                "broker %s does not answer for partitions %s of topic %s: their alerts are NOT seen until it does",
+                self._brokers,
+                ", ".join(map(str, silent)),
+                self._topic,
+            )
+        elif not silent and self._away_since_s is not None:
+            log.warning("broker answers again after %.0f s: what came meanwhile is read now", now - self._away_since_s)
+            self._away_since_s = None
 
 
 def _publish(

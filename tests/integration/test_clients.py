@@ -1,9 +1,11 @@
 """`ecgwatch replay` and `ecgwatch alerts` on a real Kafka."""
 
 import math
+import queue
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +13,14 @@ from pathlib import Path
 import msgspec
 import pytest
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewPartitions
 
 from ecgwatch import clients, config, messages
 from ecgwatch.config import Settings
 from ecgwatch.errors import BrokerError
 from ecgwatch.records import AFTER_S
 from tests.integration.conftest import Cluster
-from tests.integration.kafka_server import free_ports
+from tests.integration.kafka_server import Kafka, free_ports
 from tests.integration.traffic import Site, until
 from tests.wfdb_records import excerpt, write_record
 
@@ -131,6 +134,60 @@ def test_ctrl_c_ends_the_follower_cleanly(site: Site, follower: tuple["subproces
     _, errors = process.communicate(timeout=10)
     assert (process.returncode, errors) == (0, b"")
     assert msgspec.json.decode(file.read_bytes(), type=messages.Alert) == alert(1)
+
+
+def test_a_follower_says_that_no_broker_answers_and_misses_nothing_of_an_outage(
+    kafka_jars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(clients, "_LOOK_S", 0.5)
+    broker = Kafka(tmp_path / "kafka").start()
+    try:
+        with Site(broker.brokers, tmp_path) as site:
+            settings = Settings(kafka=config.Kafka(brokers=broker.brokers), topics=config.Topics(alerts=site.alerts))
+            followed = following(settings, last=alert(3))
+            send_alerts(site, messages.encode(alert(1)))
+            assert followed.get(timeout=20) == alert(1)
+            broker.stop()
+            until(lambda: "their alerts are NOT seen" in caplog.text, 20, "the outage is said")
+            broker.start()
+            send_alerts(site, messages.encode(alert(2)))
+            assert followed.get(timeout=20) == alert(2)
+            until(lambda: "broker answers again" in caplog.text, 20, "its end is said")
+            assert caplog.text.count("NOT seen") == 1
+            send_alerts(site, messages.encode(alert(3)))
+            assert followed.get(timeout=20) == alert(3)
+    finally:
+        broker.kill()
+
+
+def test_a_follower_reads_partitions_that_are_added_to_the_topic(
+    site: Site, settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(clients, "_LOOK_S", 0.5)
+    followed = following(settings, last=alert(2))
+    send_alerts(site, messages.encode(alert(1)))
+    assert followed.get(timeout=20) == alert(1)
+    admin = AdminClient({"bootstrap.servers": site.brokers})
+    (more,) = admin.create_partitions([NewPartitions(site.alerts, 8)]).values()
+    more.result()
+    producer = Producer({"bootstrap.servers": site.brokers})
+    producer.produce(site.alerts, messages.encode(alert(2)), b"p", partition=7)  # before the follower knows of it
+    assert producer.flush(30) == 0
+    assert followed.get(timeout=20) == alert(2)
+
+
+def following(settings: Settings, last: messages.Alert) -> "queue.Queue[messages.Alert]":
+    """Follow the alert topic in a thread, up to an alert; return what it puts alerts in."""
+    found: queue.Queue[messages.Alert] = queue.Queue()
+
+    def run() -> None:
+        for one in clients.alerts(settings, from_beginning=True):
+            found.put(one)
+            if one == last:
+                return
+
+    threading.Thread(target=run, daemon=True).start()
+    return found
 
 
 @pytest.mark.parametrize("use", ["replay", "follow"])
