@@ -49,8 +49,15 @@ class Baselines:
         self._busy_s: dict[str, float] = {}  # when a patient's beats came last, the longest silent first
 
     def load(self, partition: int) -> None:
-        """Read what is known of a partition's patients; raises KafkaException where the broker does not say."""
-        values, self._heard[partition] = _read(self._settings, partition)
+        """Read what is known of a partition's patients.
+
+        Raises KafkaException where the broker does not say, BrokerError where the topic has too few partitions.
+        """
+        try:
+            values, self._heard[partition] = _read(self._settings, partition)
+        except KafkaException:
+            kafka.check_partitions(self._consumer, self._settings)  # the beats' may have been added to
+            raise
         self._consumer.assign([TopicPartition(self._topic, number, at) for number, at in self._heard.items()])
         for value in values.values():
             if (message := _decoded(value)) is not None:

@@ -28,6 +28,7 @@ from ecgwatch.logs import log
 REQUEST_TIMEOUT_S = 3.0
 WAIT_LINE_S = 10.0  # how often waiting for the broker says so
 CREATE_TIMEOUT_S = 30.0
+METADATA_MAX_AGE_S = 30.0  # so long may added partitions wait to be noticed; the clients' default is 5 to 15 minutes
 REFUSAL_COUNTS_S = 10.0  # a client that is refused tries again each second; later, no answer is no answer
 
 _REFUSED = {
@@ -41,7 +42,7 @@ DENIED = {
     KafkaError.GROUP_AUTHORIZATION_FAILED,
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
 }
-_UNKNOWN_TOPIC = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}
+_UNKNOWN = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
 
 
 def client_settings(settings: Settings) -> dict[str, Any]:
@@ -54,6 +55,7 @@ def client_settings(settings: Settings) -> dict[str, Any]:
         "bootstrap.servers": kafka.brokers,
         "client.id": kafka.client_id,
         "security.protocol": kafka.security_protocol,
+        "topic.metadata.refresh.interval.ms": int(METADATA_MAX_AGE_S * 1000),
         "reconnect.backoff.max.ms": 1000,  # after an outage the first retry should not wait for 10 s
         "log_level": 0,  # it would write to stderr on its own; what matters comes as errors
     }
@@ -225,17 +227,18 @@ def require_topics(settings: Settings, baselines: bool) -> None:
                 f"no topic {', '.join(missing)} on {settings.kafka.brokers}: create it, or set [topics] create = true"
             )
         if baselines:
-            _check_partitions(admin, topics.beats, topics.baselines)
+            check_partitions(admin, settings)
         if settings.kafka.security_protocol != "PLAINTEXT":
             _check_access(admin, settings, uses)
     except KafkaException as error:
         raise problem(settings, error.args[0]) from None
 
 
-def _check_partitions(admin: AdminClient, beats: str, baselines: str) -> None:
-    """A patient's typical beat lies in the partition of the same number as its beats."""
-    known = admin.list_topics(timeout=REQUEST_TIMEOUT_S).topics
-    count, wanted = (len(known[name].partitions) for name in (baselines, beats))
+def check_partitions(client: AdminClient | Consumer, settings: Settings) -> None:
+    """Raise BrokerError where the typical beats have too few partitions: each lies in that of its patient's beats."""
+    beats, baselines = settings.topics.beats, settings.topics.baselines
+    known = client.list_topics(timeout=REQUEST_TIMEOUT_S).topics
+    count, wanted = (len(known[name].partitions) if name in known else 0 for name in (baselines, beats))
     if count < wanted:
         raise BrokerError(f"topic {baselines} has {count} partitions and {beats} has {wanted}: give it as many")
 
@@ -357,6 +360,16 @@ class Group:
     def offsets(self, partitions: Iterable[TopicPartition]) -> dict[tuple[str, int], Offsets]:
         """Return the offsets of partitions, (topic, number) -> Offsets; raises KafkaException."""
         asked = [TopicPartition(p.topic, p.partition) for p in partitions]
+        try:
+            return self._offsets(asked)
+        except KafkaException as error:
+            if error.args[0].code() not in _UNKNOWN:
+                raise
+        for topic in {p.topic for p in asked}:  # partitions that were added since this client last asked
+            self._consumer.list_topics(topic, timeout=REQUEST_TIMEOUT_S)
+        return self._offsets(asked)
+
+    def _offsets(self, asked: list[TopicPartition]) -> dict[tuple[str, int], Offsets]:
         found = {}
         for p in self._consumer.committed(asked, timeout=REQUEST_TIMEOUT_S) if asked else ():
             if p.error:

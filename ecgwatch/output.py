@@ -34,12 +34,16 @@ class Publisher:
         A dead letter that the broker takes for too large is published again, cut. Waits as long as no broker answers.
         Raises AccessError or BrokerError where the broker refuses one.
         """
-        letters = []
+        again = []
         for record, error in await self._deliver(records):
-            if error.code() != KafkaError.MSG_SIZE_TOO_LARGE or record.topic != self._settings.topics.dead_letters:
+            if error.code() == KafkaError._UNKNOWN_PARTITION:  # added since this client last asked
+                await asyncio.to_thread(self._producer.list_topics, record.topic, timeout=kafka.REQUEST_TIMEOUT_S)
+                again.append(record)
+            elif error.code() == KafkaError.MSG_SIZE_TOO_LARGE and record.topic == self._settings.topics.dead_letters:
+                again.append(cut(record))
+            else:
                 raise self._problem(record, error)
-            letters.append(cut(record))
-        for record, error in await self._deliver(letters):
+        for record, error in await self._deliver(again):
             raise self._problem(record, error)
 
     def close(self) -> None:

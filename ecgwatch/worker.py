@@ -346,6 +346,7 @@ def build_app(settings: Settings, batches: Batches, watchdog: Watchdog, folder: 
         broker_session_timeout=settings.kafka.session_timeout_s,
         broker_heartbeat_interval=settings.kafka.heartbeat_s,
         broker_max_poll_records=settings.worker.max_batch,
+        consumer_metadata_max_age_ms=int(kafka.METADATA_MAX_AGE_S * 1000),
         broker_commit_interval=NEVER_S,  # nothing is left to Faust to commit
         # A new group begins with the oldest beat kept, and so does a partition whose committed offset is gone: with
         # "latest" the beats up to the first commit would be lost without a word.
