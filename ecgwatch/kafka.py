@@ -28,6 +28,8 @@ from ecgwatch.logs import log
 REQUEST_TIMEOUT_S = 3.0
 WAIT_LINE_S = 10.0  # how often waiting for the broker says so
 CREATE_TIMEOUT_S = 30.0
+# Kafka compacts closed segments alone, and closes one at 1 GB: who takes a partition would read all that of the network
+COMPACTED = {"cleanup.policy": "compact", "segment.bytes": str(16 * 1024 * 1024)}
 METADATA_MAX_AGE_S = 30.0  # so long may added partitions wait to be noticed; the clients' default is 5 to 15 minutes
 REFUSAL_COUNTS_S = 10.0  # a client that is refused tries again each second; later, no answer is no answer
 
@@ -278,9 +280,8 @@ def _denied(settings: Settings, operation: AclOperation, resource: str) -> Acces
 
 def _create(admin: AdminClient, settings: Settings, names: list[str]) -> None:
     topics = settings.topics
-    compacted = {"cleanup.policy": "compact"}
     new = [
-        NewTopic(name, topics.partitions, topics.replication, config=compacted if name == topics.baselines else {})
+        NewTopic(name, topics.partitions, topics.replication, config=COMPACTED if name == topics.baselines else {})
         for name in names
     ]
     for name, future in admin.create_topics(new, operation_timeout=CREATE_TIMEOUT_S).items():

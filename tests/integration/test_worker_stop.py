@@ -8,6 +8,7 @@ from ctypes.util import find_library
 from pathlib import Path
 
 import pytest
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from tests.integration.kafka_server import Kafka, free_ports
 from tests.integration.traffic import Site, until
@@ -104,10 +105,15 @@ def test_a_missing_topic_is_one_line_and_69(site: Site):
 
 
 def test_missing_topics_are_created_where_the_settings_say_so(site: Site):
-    name = f"{site.alerts}-new"
-    worker = site.worker(topics_alerts=name, topics_create="true", topics_replication="1", topics_partitions="3")
-    worker.ready()
-    assert f"created topic {name}: 3 partitions, 1 copies" in worker.log
+    alerts, baselines = f"{site.alerts}-new", f"{site.baselines}-new"
+    create = {"topics_create": "true", "topics_replication": "1", "topics_partitions": "6"}
+    worker = site.worker(topics_alerts=alerts, topics_baselines=baselines, **create).ready()
+    for name in (alerts, baselines):
+        assert f"created topic {name}: 6 partitions, 1 copies" in worker.log
+    resource = ConfigResource(ResourceType.TOPIC, baselines)
+    admin = AdminClient({"bootstrap.servers": site.brokers})
+    made = admin.describe_configs([resource])[resource].result(timeout=20)
+    assert (made["cleanup.policy"].value, made["segment.bytes"].value) == ("compact", "16777216")
 
 
 @pytest.mark.skipif(find_library("cuda") is not None, reason="there is a CUDA driver here")
