@@ -3,8 +3,8 @@
 It trusts nothing of the worker but which partitions it was given: what counts is that committed offsets move while
 records wait. A blocked event loop, a lost consumer or a commit that fails for ever all look the same from here. A
 broker that does not answer is a state of its own: said when it begins and when it ends, and no time of it counts as
-stuck. One that does not let the worker in any more (user, password, certificate, ACL) is none: that too ends it after
-`stuck_after_s`.
+stuck. Two others end it after `stuck_after_s`: a broker that does not let the worker in any more (user, password,
+certificate, ACL), and a beat topic that was deleted, of which Faust says that there are no partitions and no more.
 """
 
 import os
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from confluent_kafka import KafkaException, TopicPartition
 
 from ecgwatch.config import Settings
-from ecgwatch.errors import AccessError, BrokerError, StuckError
+from ecgwatch.errors import AccessError, BrokerError, StuckError, TopicError
 from ecgwatch.kafka import Group, Offsets
 from ecgwatch.logs import log
 
@@ -56,7 +56,7 @@ class Watchdog:
         self._settings = settings
         self._end = end
         self._assigned: frozenset[Partition] = frozenset()
-        self._away: tuple[float, BrokerError] | None = None  # since when no broker answers, and why
+        self._away: tuple[float, BrokerError] | None = None  # since when no answer is to be had, and why
         self._closed = threading.Event()
         # SimpleQueue.put, unlike Event.set, may be called by a signal handler at any moment
         self._stop_requests: queue.SimpleQueue[tuple[float, int | None]] = queue.SimpleQueue()
@@ -105,6 +105,8 @@ class Watchdog:
                 assigned = self._assigned
                 progress.forget()
             try:
+                if not assigned:
+                    group.partitions(self._settings.topics.beats)
                 offsets = group.offsets(TopicPartition(*partition) for partition in assigned)
                 now = time.monotonic()
                 self._back(now)
@@ -112,10 +114,10 @@ class Watchdog:
                 progress.advance(offsets, min(now - last, 2 * INTERVAL_S))
                 last = now
                 self._judge(group, progress, offsets)
-            except KafkaException as error:
+            except (KafkaException, TopicError) as error:
                 last = time.monotonic()
                 progress.forget()
-                self._no_answer(last, group.problem(error))
+                self._no_answer(last, group.problem(error) if isinstance(error, KafkaException) else error)
 
     def _judge(self, group: Group, progress: Progress, offsets: Mapping[Partition, Offsets]) -> None:
         for (_, number), seen in offsets.items():
@@ -148,16 +150,16 @@ class Watchdog:
     def _no_answer(self, now: float, why: BrokerError) -> None:
         if self._closed.is_set():
             return
-        limit_s, refused = self._settings.worker.stuck_after_s, isinstance(why, AccessError)
+        limit_s, shut_out = self._settings.worker.stuck_after_s, isinstance(why, AccessError | TopicError)
         if self._away is None or type(self._away[1]) is not type(why):
             self._away = now, why
-            if refused:
+            if shut_out:
                 log.error("%s; ending in %g s if it stays so", why, limit_s)
             else:
                 brokers = self._settings.kafka.brokers
                 log.warning("broker %s does not answer: waiting for it, nothing is lost", brokers)
-        elif refused and now - self._away[0] >= limit_s:
-            log.error("shut out for %.0f s: ending, exit code %d: %s", now - self._away[0], why.exit_code, why)
+        elif shut_out and now - self._away[0] >= limit_s:
+            log.error("still so after %.0f s: ending, exit code %d: %s", now - self._away[0], why.exit_code, why)
             self._end(why.exit_code)
 
     def _back(self, now: float) -> None:

@@ -142,7 +142,7 @@ def test_a_user_who_is_removed_ends_the_running_worker_which_says_so_and_not_tha
         broker.kill()
     assert "refused user ward" in running.log
     last = running.log.splitlines()[-1]
-    assert "shut out for" in last
+    assert "still so after" in last
     assert "ECGWATCH_KAFKA_SASL_PASSWORD" in last
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from tests.integration.traffic import SESSION_S, Site, until
 
@@ -68,6 +69,17 @@ def test_markers_of_transactions_are_no_lost_beats_and_no_stuck_worker(site: Sit
     assert "lost" not in worker.log
     assert site.check().returncode == 0
     assert worker.stop()[0] == 0
+
+
+def test_a_beat_topic_that_is_deleted_ends_the_worker_with_69_and_its_name(site: Site):
+    worker = site.worker(worker_stuck_after_s="3").ready()
+    admin = AdminClient({"bootstrap.servers": site.brokers, "log_level": 0})
+    for done in admin.delete_topics([site.beats]).values():
+        done.result(timeout=20)
+    assert worker.exit_code(30) == 69
+    last = worker.log.splitlines()[-1]
+    assert "still so after" in last
+    assert f"no topic {site.beats}" in last
 
 
 def test_a_log_that_ends_before_the_committed_offset_ends_the_worker_with_one_line(site: Site):
