@@ -26,7 +26,7 @@ from rich.text import Text
 
 from ecgwatch import kafka
 from ecgwatch.config import Settings
-from ecgwatch.errors import BrokerError, TopicError
+from ecgwatch.errors import BrokerError
 from ecgwatch.logs import log
 from ecgwatch.messages import CONTENT_TYPE, JSON, MSGPACK, Alert, Beat, decode_alert, encode, encode_beats
 from ecgwatch.records import AFTER_S, beats_of, read_wfdb
@@ -216,13 +216,13 @@ def _publish(
 
 
 def _partitions(client: Consumer | Producer, settings: Settings, topic: str) -> list[int]:
-    """Return the partitions of a topic; raises TopicError, BrokerError or AccessError where it cannot be used."""
+    """Return the partitions of a topic; raises BrokerError or AccessError where it cannot be used."""
     try:
         found = client.list_topics(topic, timeout=kafka.REQUEST_TIMEOUT_S).topics[topic]
     except KafkaException as error:
         raise kafka.problem(settings, error.args[0]) from None
     if found.error is not None and found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-        raise TopicError(f"no topic {topic} on {settings.kafka.brokers}: create it, or see [topics]")
+        raise BrokerError(f"no topic {topic} on {settings.kafka.brokers}: create it, or see [topics]")
     if found.error is not None:
         raise kafka.problem(settings, found.error)
     return sorted(found.partitions)

@@ -4,9 +4,8 @@ EcgwatchError                 base: the message is one line that says what to do
 ├── ConfigError       (78)    a wrong or unknown key, a wrong value
 ├── BundleError       (65)    a model bundle that is damaged, of another version or incomplete
 ├── DataError         (66)    records or files that are absent or do not verify
-├── BrokerError       (69)    no broker answered in time, or it refused
-│   ├── TopicError    (69)    a topic is missing: waiting does not help either
-│   └── AccessError   (77)    wrong CA, user, password or ACL: the same
+├── BrokerError       (69)    no broker answered in time, a topic is missing, the broker refused
+│   └── AccessError   (77)    wrong CA, user, password or ACL: waiting does not help
 ├── ScoringError      (70)    a batch failed: the worker ends, nothing of it is committed
 ├── StuckError        (75)    lag and no commit for too long: the watchdog ends the process
 └── MessageError              one message cannot be scored: it goes to the dead-letter topic with `reason`
@@ -37,10 +36,6 @@ class DataError(EcgwatchError):
 
 class BrokerError(EcgwatchError):
     exit_code = os.EX_UNAVAILABLE
-
-
-class TopicError(BrokerError):
-    pass
 
 
 class AccessError(BrokerError):

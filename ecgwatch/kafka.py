@@ -22,7 +22,7 @@ from confluent_kafka.admin import AclOperation, AdminClient, NewTopic
 
 from ecgwatch import config
 from ecgwatch.config import Settings
-from ecgwatch.errors import AccessError, BrokerError, ConfigError, TopicError
+from ecgwatch.errors import AccessError, BrokerError, ConfigError
 from ecgwatch.logs import log
 
 REQUEST_TIMEOUT_S = 3.0
@@ -209,7 +209,7 @@ def require_topics(settings: Settings, baselines: bool) -> None:
     """See that every topic exists and may be used, creating what is missing where topics.create says so.
 
     baselines: the model needs typical beats, and so their topic.
-    Raises TopicError for a missing topic, AccessError for one (or a group) that the user may not use.
+    Raises BrokerError for a missing topic, AccessError for one (or a group) that the user may not use.
     """
     admin = _admin(settings)
     topics = settings.topics
@@ -225,7 +225,7 @@ def require_topics(settings: Settings, baselines: bool) -> None:
             _create(admin, settings, missing)
             missing = _missing(admin, uses)
         if missing:
-            raise TopicError(
+            raise BrokerError(
                 f"no topic {', '.join(missing)} on {settings.kafka.brokers}: create it, or set [topics] create = true"
             )
         if baselines:
@@ -352,10 +352,10 @@ class Group:
         return problem(self._settings, self._errors.recent_refusal or error.args[0])
 
     def partitions(self, topic: str) -> list[TopicPartition]:
-        """Return the partitions of a topic; raises TopicError where there is none, KafkaException."""
+        """Return the partitions of a topic; raises BrokerError where there is none, KafkaException."""
         found = self._consumer.list_topics(topic, timeout=REQUEST_TIMEOUT_S).topics[topic]
         if found.error and found.error.code() in _UNKNOWN:
-            raise TopicError(f"no topic {topic} on {self._settings.kafka.brokers}")
+            raise BrokerError(f"no topic {topic} on {self._settings.kafka.brokers}")
         if found.error:
             raise KafkaException(found.error)
         return [TopicPartition(topic, number) for number in sorted(found.partitions)]

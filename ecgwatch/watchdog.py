@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from confluent_kafka import KafkaException, TopicPartition
 
 from ecgwatch.config import Settings
-from ecgwatch.errors import AccessError, BrokerError, StuckError, TopicError
+from ecgwatch.errors import AccessError, BrokerError, StuckError
 from ecgwatch.kafka import Group, Offsets
 from ecgwatch.logs import log
 
@@ -56,7 +56,7 @@ class Watchdog:
         self._settings = settings
         self._end = end
         self._assigned: frozenset[Partition] = frozenset()
-        self._away: tuple[float, BrokerError] | None = None  # since when no answer is to be had, and why
+        self._away: tuple[float, bool, int] | None = None  # since when, whether shut out, the exit code of that
         self._closed = threading.Event()
         # SimpleQueue.put, unlike Event.set, may be called by a signal handler at any moment
         self._stop_requests: queue.SimpleQueue[tuple[float, int | None]] = queue.SimpleQueue()
@@ -93,7 +93,7 @@ class Watchdog:
         if exit_code is None:
             why, exit_code = "a batch or the group's goodbye is still under way", StuckError.exit_code
             if (away := self._away) is not None:
-                why, exit_code = "no broker answers", away[1].exit_code
+                why, exit_code = "no broker answers", away[2]
             log.error("not stopped within %g s (%s): ending now", self._settings.worker.stop_timeout_s, why)
         self._end(exit_code)
 
@@ -114,10 +114,11 @@ class Watchdog:
                 progress.advance(offsets, min(now - last, 2 * INTERVAL_S))
                 last = now
                 self._judge(group, progress, offsets)
-            except (KafkaException, TopicError) as error:
+            except (KafkaException, BrokerError) as error:  # the second: there is no such topic
                 last = time.monotonic()
                 progress.forget()
-                self._no_answer(last, group.problem(error) if isinstance(error, KafkaException) else error)
+                why = group.problem(error) if isinstance(error, KafkaException) else error
+                self._no_answer(last, why, shut_out=why is error or isinstance(why, AccessError))
 
     def _judge(self, group: Group, progress: Progress, offsets: Mapping[Partition, Offsets]) -> None:
         for (_, number), seen in offsets.items():
@@ -147,12 +148,13 @@ class Watchdog:
             self._end(StuckError.exit_code)
             return
 
-    def _no_answer(self, now: float, why: BrokerError) -> None:
+    def _no_answer(self, now: float, why: BrokerError, *, shut_out: bool) -> None:
+        """Say it when it begins; where waiting does not help, end the process after stuck_after_s of it."""
         if self._closed.is_set():
             return
-        limit_s, shut_out = self._settings.worker.stuck_after_s, isinstance(why, AccessError | TopicError)
-        if self._away is None or type(self._away[1]) is not type(why):
-            self._away = now, why
+        limit_s = self._settings.worker.stuck_after_s
+        if self._away is None or self._away[1] != shut_out:
+            self._away = now, shut_out, why.exit_code
             if shut_out:
                 log.error("%s; ending in %g s if it stays so", why, limit_s)
             else:
