@@ -245,12 +245,17 @@ def check_partitions(client: AdminClient | Consumer, settings: Settings) -> None
         raise BrokerError(f"topic {baselines} has {count} partitions and {beats} has {wanted}: give it as many")
 
 
+def user(settings: Settings) -> str:
+    """Return what the broker calls this client."""
+    return settings.kafka.sasl_username or "(anonymous)"
+
+
 def problem(settings: Settings, error: KafkaError) -> BrokerError:
     """Return the error that says in one line what a broker's answer means for this program."""
     if error.code() in _REFUSED:
         return refused(settings, error)
     if error.code() in DENIED:
-        return AccessError(f"user {settings.kafka.sasl_username or '(anonymous)'} is denied: {_words(error)}")
+        return AccessError(f"user {user(settings)} is denied: {_words(error)}")
     return BrokerError(f"broker {settings.kafka.brokers}: {_words(error)}")
 
 
@@ -274,8 +279,7 @@ def _code(future: Future[Any]) -> int | None:
 
 
 def _denied(settings: Settings, operation: AclOperation, resource: str) -> AccessError:
-    user = settings.kafka.sasl_username or "(anonymous)"
-    return AccessError(f"user {user} may not {operation.name.lower()} {resource}: it needs an ACL")
+    return AccessError(f"user {user(settings)} may not {operation.name.lower()} {resource}: it needs an ACL")
 
 
 def _create(admin: AdminClient, settings: Settings, names: list[str]) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
@@ -34,17 +35,20 @@ class Publisher:
         A dead letter that the broker takes for too large is published again, cut. Waits as long as no broker answers.
         Raises AccessError or BrokerError where the broker refuses one.
         """
-        again = []
-        for record, error in await self._deliver(records):
-            if error.code() == KafkaError._UNKNOWN_PARTITION:  # added since this client last asked
-                await asyncio.to_thread(self._producer.list_topics, record.topic, timeout=kafka.REQUEST_TIMEOUT_S)
-                again.append(record)
-            elif error.code() == KafkaError.MSG_SIZE_TOO_LARGE and record.topic == self._settings.topics.dead_letters:
-                again.append(cut(record))
-            else:
-                raise self._problem(record, error)
-        for record, error in await self._deliver(again):
+        refused = await self._deliver(records)
+        if any(error.code() == KafkaError._UNKNOWN_PARTITION for _, error in refused):
+            with suppress(KafkaException):
+                await asyncio.to_thread(self._producer.list_topics, timeout=kafka.REQUEST_TIMEOUT_S)
+        for record, error in await self._deliver([self._again(record, error) for record, error in refused]):
             raise self._problem(record, error)
+
+    def _again(self, record: Record, error: KafkaError) -> Record:
+        """Return what is published in the place of a record that was refused; raises BrokerError where nothing is."""
+        if error.code() == KafkaError._UNKNOWN_PARTITION:  # it may have been added since this client last asked
+            return record
+        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE and record.topic == self._settings.topics.dead_letters:
+            return cut(record)
+        raise self._problem(record, error)
 
     def close(self) -> None:
         """End the polling thread; what is not delivered is not waited for."""

@@ -184,8 +184,7 @@ def _gave_up(settings: Settings, app: faust.App) -> BrokerError:
     said = f"the Kafka client gave up: {type(reason).__name__}: {reason}"
     if getattr(reason, "errno", None) not in kafka.DENIED:  # aiokafka's numbers are Kafka's own
         return BrokerError(said)
-    user = settings.kafka.sasl_username or "(anonymous)"
-    return AccessError(f"{said}; user {user} needs the ACLs of docs/security.md")
+    return AccessError(f"{said}; user {kafka.user(settings)} needs the ACLs of docs/security.md")
 
 
 def _committer(app: faust.App) -> Callable[[Mapping[Partition, int]], Any]:

@@ -127,9 +127,8 @@ def test_an_acl_taken_from_a_running_worker_ends_it_with_77_and_what_it_lacks(br
 def test_a_user_who_is_removed_ends_the_running_worker_which_says_so_and_not_that_the_broker_is_away(
     kafka_jars: Path, tmp_path: Path
 ):
-    broker = Kafka(
-        tmp_path / "kafka", USERS
-    ).start()  # its own: after a restart Kafka 4.1 knew none of the others either
+    # its own: once a user was removed, Kafka 4.1 knew none of the others either after a restart
+    broker = Kafka(tmp_path / "kafka", USERS).start()
     try:
         with Site(broker.brokers, tmp_path) as site:
             allow(broker, site, ACLS)

@@ -1,12 +1,17 @@
 """Workers that come and go in good order score no beat twice and miss none."""
 
+import asyncio
 import time
 from pathlib import Path
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions
 
+from ecgwatch import config
+from ecgwatch.batch import Record
+from ecgwatch.config import Settings
 from ecgwatch.kafka import METADATA_MAX_AGE_S
+from ecgwatch.output import Publisher
 from tests.integration.conftest import Cluster
 from tests.integration.traffic import Site, repeats
 
@@ -42,6 +47,22 @@ def test_join_restart_and_leave_repeat_less_than_one_in_a_hundred_beats_and_lose
     assert set(ids) == sender.ids
     again = repeats(ids)
     assert len(again) < 0.01 * len(sender.around(*moments)), f"{len(again)} repeats"
+
+
+def test_a_record_is_published_to_a_partition_that_was_added_a_moment_ago(kafka: Cluster):
+    topic = kafka.create_topic()
+    settings = Settings(kafka=config.Kafka(brokers=kafka.brokers))
+
+    async def publish() -> None:
+        publisher = Publisher(settings)
+        await publisher.publish([Record(topic, b"p", b"1", partition=0)])  # now it knows of one partition
+        admin = AdminClient({"bootstrap.servers": kafka.brokers})
+        for done in admin.create_partitions([NewPartitions(topic, 2)]).values():
+            done.result(timeout=20)
+        await publisher.publish([Record(topic, b"p", b"2", partition=1)])
+        publisher.close()
+
+    asyncio.run(publish())
 
 
 def test_partitions_that_are_added_are_scored_and_too_few_for_typical_beats_end_the_worker(
