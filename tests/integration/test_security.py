@@ -58,15 +58,19 @@ def secure(broker: Kafka, tmp_path: Path) -> Iterator[Site]:
         yield site
 
 
-def worker(broker: Kafka, site: Site, user: str = "ward", **settings: str) -> Worker:
-    access = {
+def access(broker: Kafka, user: str = "ward") -> dict[str, str]:
+    """The settings of a user of the encrypted listener."""
+    return {
         "kafka_brokers": broker.secure_brokers,
         "kafka_security_protocol": "SASL_SSL",
         "kafka_ssl_cafile": str(broker.ca),
         "kafka_sasl_username": user,
         "kafka_sasl_password": USERS[user],
     }
-    return site.worker(**(access | settings))
+
+
+def worker(broker: Kafka, site: Site, user: str = "ward", **settings: str) -> Worker:
+    return site.worker(**(access(broker, user) | settings))
 
 
 def last_words(stopped: Worker) -> tuple[int, str]:
@@ -94,9 +98,8 @@ def test_a_worker_with_only_the_documented_acls_scores_and_stops_cleanly(broker:
 
 def test_check_needs_no_more_than_the_worker_s_acls(broker: Kafka, secure: Site):
     allow(broker, secure, ACLS)
-    running = worker(broker, secure).ready()
-    access = {name.removeprefix("ECGWATCH_").lower(): value for name, value in running.environment.items()}
-    done = secure.check(**{key: value for key, value in access.items() if key.startswith("kafka_")})
+    worker(broker, secure).ready()
+    done = secure.check(**access(broker))
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -146,14 +149,7 @@ def test_a_user_who_is_removed_ends_the_running_worker_which_says_so_and_not_tha
 
 
 def test_check_says_that_the_password_is_wrong(broker: Kafka, secure: Site):
-    access = {
-        "kafka_brokers": broker.secure_brokers,
-        "kafka_security_protocol": "SASL_SSL",
-        "kafka_ssl_cafile": str(broker.ca),
-        "kafka_sasl_username": "ward",
-        "kafka_sasl_password": "hunter2",
-    }
-    done = secure.check(**access)
+    done = secure.check(**access(broker) | {"kafka_sasl_password": "hunter2"})
     assert done.returncode == REFUSED
     assert done.stderr.count("\n") == 1
     assert "refused user ward" in done.stderr
