@@ -22,6 +22,9 @@ SCHEMAS = Path(__file__).parent.parent / "docs" / "schemas"
 FORMS = [JSON, MSGPACK]
 # what must never show in an error: it goes to logs and headers
 PATIENT, LEAD, SAMPLE = "Zaphod-Beeblebrox", "QQ7", 3.457
+# seven digits each (two hours, in ms): no index, version or size that an error may name holds six of them by chance
+RR_MS = (7319846.5, 6295713.5)
+SECRETS = (PATIENT, LEAD, str(SAMPLE), *(str(rr)[:6] for rr in RR_MS))
 PAYLOADS = settings(max_examples=2500, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -33,7 +36,7 @@ def beat(**changes: Any) -> Beat:
         "fs_hz": 360.0,
         "r_index": 2,
         "samples": np.array([0.1, -0.2, SAMPLE, 0.25], np.float32),
-        "rr_ms": np.array([801.0, 798.5], np.float32),
+        "rr_ms": np.array(RR_MS, np.float32),
     }
     return Beat(**(fields | changes))
 
@@ -275,7 +278,7 @@ def check(value: bytes, key: bytes | None, form: str) -> None:
         assert re.fullmatch(r"[a-z]+(-[a-z]+)*", error.reason)
         text = str(error)
         assert "\n" not in text
-        assert [secret for secret in (PATIENT, LEAD, str(SAMPLE), "801", "798.5") if secret in text] == []
+        assert [secret for secret in SECRETS if secret in text] == []
         return
     assert 1 <= len(beats) <= messages.MAX_BEATS_PER_MESSAGE
     for one in beats:
