@@ -24,7 +24,7 @@ FORMS = [JSON, MSGPACK]
 PATIENT, LEAD, SAMPLE = "Zaphod-Beeblebrox", "QQ7", 3.457
 # seven digits each (two hours, in ms): no index, version or size that an error may name holds six of them by chance
 RR_MS = (7319846.5, 6295713.5)
-SECRETS = (PATIENT, LEAD, str(SAMPLE), *(str(rr)[:6] for rr in RR_MS))
+SECRETS = (PATIENT, LEAD, str(SAMPLE), *(str(rr)[:6] for rr in RR_MS), *(f"{rr:e}"[:7] for rr in RR_MS))
 PAYLOADS = settings(max_examples=2500, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -228,17 +228,21 @@ scalars = st.one_of(
 trees = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4)
 )
+numbers = st.sampled_from([1e308, -1e39, -1.0, 0.0, 1e-300]) | st.floats()  # some too large or small for float32
 PLACES = ["version", "patient", "lead", "fs_hz", "beats", "r_time_ms", "r_index", "samples", "rr_ms", "new"]
 
 
 @st.composite
 def mutated(draw: DrawFn, form: str) -> Any:
-    """A valid message in which one to three fields were replaced or removed."""
+    """A valid message in which one to three fields, or items of their lists, were replaced or removed."""
     message = plain(form)
     for place in draw(st.lists(st.sampled_from(PLACES), min_size=1, max_size=3)):
         item = message["beats"][0] if isinstance(message.get("beats"), list) and message["beats"] else message
         owner = message if place in message or not isinstance(item, dict) else item
-        if draw(st.booleans()):
+        field = owner.get(place)
+        if isinstance(field, list) and field and draw(st.booleans()):  # the other items are still a patient's
+            field[draw(st.integers(0, len(field) - 1))] = draw(numbers)
+        elif draw(st.booleans()):
             owner[place] = draw(trees | (st.binary(max_size=20) if form == MSGPACK else scalars))
         else:
             owner.pop(place, None)
