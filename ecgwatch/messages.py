@@ -226,13 +226,17 @@ def decode_beats(value: bytes | None, key: bytes | None, content_type: str = JSO
     return [_beat(message, item, number) for number, item in enumerate(items)]
 
 
+# what msgspec raises where it cannot read a value; RecursionError where it is nested too deep
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError)
+
+
 def _decode(value: bytes, decode: Any, decode_version: Any, form: str) -> Any:
     try:
         return decode(value)
     except msgspec.ValidationError as error:
         _refuse_future_version(value, decode_version)
         raise MessageError("schema", _without_content(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError):
+    except _UNREADABLE:
         raise MessageError(f"not-{form.lower()}", f"the value is not valid {form}") from None
 
 
@@ -240,7 +244,7 @@ def _refuse_future_version(value: bytes, decode_version: Any) -> None:
     """A message of a later version may look wrong in other ways too; its version is what to tell."""
     try:
         version = decode_version(value).version
-    except msgspec.DecodeError:
+    except _UNREADABLE:
         return
     if version > VERSION:
         raise _unknown_version(version)

@@ -195,6 +195,8 @@ def test_a_wrong_field_of_a_packed_beat_is_refused(changes: dict[str, Any], reas
         (b'{"version":1,"patient":"\\ud800"}', JSON, "not-json"),
         (b'{"version":1,"x":' + b"[" * 500_000, JSON, "not-json"),
         (b"\x82\xa7version\x01\xa1x" + b"\x91" * 500_000, MSGPACK, "not-msgpack"),
+        (b'{"version":1,"patient":5,"x":' + b"[" * 5000, JSON, "schema"),
+        (b"\x83\xa7version\x01\xa7patient\x05\xa1x" + b"\x91" * 5000, MSGPACK, "schema"),
         (b"null", JSON, "schema"),
         (b"[]", JSON, "schema"),
         (b'{"version":' + b"9" * 5000 + b"}", JSON, "schema"),
