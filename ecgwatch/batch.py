@@ -14,26 +14,27 @@ from dataclasses import dataclass, replace
 from ecgwatch import alerts, messages
 from ecgwatch.bundle import Bundle
 from ecgwatch.errors import MessageError
-from ecgwatch.messages import JSON, VERSION, Beat, Known, Score
+from ecgwatch.messages import CONTENT_TYPE, VERSION, Beat, Known, Score
 from ecgwatch.patients import Patients, prepare
 from ecgwatch.scorer import Scorer
 
 # What a dead letter shrinks to when the broker refuses it whole: small enough for any sensible message.max.bytes.
 PREFIX_BYTES = 64 * 1024
 MAX_CUT_KEY_BYTES = 1024
+MAX_CONTENT_TYPE = 100  # characters that a dead letter takes over: a header cannot be cut when the broker refuses it
 PATIENTS_REMEMBERED = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One record of the beat topic."""
+    """One record of the beat topic; content_type: None where it has no such header."""
 
     topic: str
     partition: int
     offset: int
     key: bytes | None
     value: bytes | None
-    content_type: str = JSON
+    content_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +141,7 @@ def _answers(
 
 
 def dead_letter(received: Received, error: MessageError, topic: str) -> Record:
-    """Return the dead letter of a message: its key and value as they came, the reason in the headers."""
+    """Return the dead letter of a message: key, value and content type as they came, the reason in the headers."""
     headers = {
         "ecgwatch-reason": error.reason,
         "ecgwatch-error": str(error),
@@ -148,6 +149,8 @@ def dead_letter(received: Received, error: MessageError, topic: str) -> Record:
         "ecgwatch-partition": str(received.partition),
         "ecgwatch-offset": str(received.offset),
     }
+    if received.content_type is not None:  # whoever repairs and sends it again must know which form it has
+        headers[CONTENT_TYPE] = received.content_type[:MAX_CONTENT_TYPE]
     return Record(topic, received.key, received.value, tuple((name, text.encode()) for name, text in headers.items()))
 
 

@@ -26,7 +26,7 @@ from ecgwatch.beats import Bedside
 from ecgwatch.config import Settings
 from ecgwatch.errors import EcgwatchError, ScoringError
 from ecgwatch.logs import log
-from ecgwatch.messages import CONTENT_TYPE, JSON
+from ecgwatch.messages import CONTENT_TYPE
 from ecgwatch.output import Publisher
 
 UNACKNOWLEDGED = 4  # batches
@@ -265,9 +265,9 @@ def _process(records: Sequence[Any], rules: Rules, baselines: Baselines | None) 
 
 
 def _received(record: Any) -> Received:
-    content_type = JSON
+    content_type = None
     for name, value in record.headers or ():
-        if name == CONTENT_TYPE:
+        if name == CONTENT_TYPE and value is not None:  # Kafka allows a header without value
             content_type = value.decode("utf-8", "replace")
     return Received(record.topic, record.partition, record.offset, record.key, record.value, content_type)
 

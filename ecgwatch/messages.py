@@ -183,6 +183,7 @@ DEAD_LETTER_HEADERS = {
     "ecgwatch-topic": "where the message was read",
     "ecgwatch-partition": "its partition",
     "ecgwatch-offset": "its offset",
+    CONTENT_TYPE: "that of the message, where it had one",
     "ecgwatch-length": "length of the original value, bytes (only where the value is cut)",
     "ecgwatch-sha256": "SHA-256 of the original value (only where the value is cut)",
 }
@@ -201,10 +202,10 @@ _version_json = msgspec.json.Decoder(_Versioned).decode
 _version_msgpack = msgspec.msgpack.Decoder(_Versioned).decode
 
 
-def decode_beats(value: bytes | None, key: bytes | None, content_type: str = JSON) -> list[Beat]:
+def decode_beats(value: bytes | None, key: bytes | None, content_type: str | None = None) -> list[Beat]:
     """Decode one record of the beat topic.
 
-    key: the record's Kafka key, which must be the patient in UTF-8.
+    key: the record's Kafka key, which must be the patient in UTF-8. content_type: its header; None means JSON.
     Raises MessageError with a reason slug: no-value, no-key, content-type, version, not-json, not-msgpack, schema,
     key-mismatch, not-finite, r-index, rr, samples.
     """
@@ -212,7 +213,7 @@ def decode_beats(value: bytes | None, key: bytes | None, content_type: str = JSO
         raise MessageError("no-value", "the message has no value")
     if not key:
         raise MessageError("no-key", "the message has no key; it must be the patient, so that beats keep their order")
-    if content_type == JSON:
+    if content_type in (None, JSON):
         message: BeatMessage | PackedBeatMessage = _decode(value, _decode_json, _version_json, "JSON")
     elif content_type == MSGPACK:
         message = _decode(value, _decode_msgpack, _version_msgpack, "msgpack")
@@ -340,7 +341,7 @@ def json_schemas() -> dict[str, dict[str, Any]]:
 
 
 def _dead_letter_headers() -> dict[str, Any]:
-    optional = {"ecgwatch-length", "ecgwatch-sha256"}
+    optional = {CONTENT_TYPE, "ecgwatch-length", "ecgwatch-sha256"}
     return {
         "title": "Headers of a record on the dead-letter topic (UTF-8)",
         "type": "object",

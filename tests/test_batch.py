@@ -19,7 +19,9 @@ def rules() -> Rules:
     return Rules(Scorer(loaded, "cpu"), loaded, loaded.threshold(10.0), "scores", "alerts", "dead", 512)
 
 
-def received(value: bytes | None, key: bytes | None = b"p", content_type: str = MSGPACK, offset: int = 7) -> Received:
+def received(
+    value: bytes | None, key: bytes | None = b"p", content_type: str | None = MSGPACK, offset: int = 7
+) -> Received:
     return Received("beats", 3, offset, key, value, content_type)
 
 
@@ -77,7 +79,15 @@ def test_a_bad_message_is_a_dead_letter_with_its_bytes_key_reason_and_place(rule
         "ecgwatch-topic": b"beats",
         "ecgwatch-partition": b"3",
         "ecgwatch-offset": b"7",
+        "content-type": b"application/json",
     }
+
+
+def test_a_dead_letter_has_the_content_type_that_the_message_had_if_any_and_not_too_long(rules: Rules):
+    forms = [MSGPACK, None, "�", "x" * 1_000_000]
+    letters = process([received(b"?", content_type=form) for form in forms], rules, {}).records
+    found = [dict(letter.headers).get("content-type") for letter in letters]
+    assert found == [MSGPACK.encode(), None, "�".encode(), b"x" * batch.MAX_CONTENT_TYPE]
 
 
 def test_the_other_beats_of_a_message_with_an_unfit_beat_are_scored_and_it_is_one_dead_letter(rules: Rules):

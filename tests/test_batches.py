@@ -13,7 +13,7 @@ from ecgwatch.batches import COMMIT_EVERY_S, UNACKNOWLEDGED, Batches
 from ecgwatch.broker import embedded_broker
 from ecgwatch.config import Settings
 from ecgwatch.errors import BrokerError, MessageError
-from ecgwatch.messages import CONTENT_TYPE, JSON, MSGPACK, encode_beats
+from ecgwatch.messages import CONTENT_TYPE, MSGPACK, encode_beats
 from ecgwatch.scorer import Scorer, Scores
 from tests.integration.traffic import beat
 
@@ -283,9 +283,15 @@ def test_finishing_does_not_wait_after_a_failure(play):
 
 @pytest.mark.parametrize(
     ("headers", "form"),
-    [([], JSON), (None, JSON), ([(CONTENT_TYPE, MSGPACK.encode())], MSGPACK), ([(CONTENT_TYPE, b"\xff")], "�")],
+    [
+        ([], None),
+        (None, None),
+        ([(CONTENT_TYPE, None)], None),
+        ([("trace", None), (CONTENT_TYPE, MSGPACK.encode())], MSGPACK),
+        ([(CONTENT_TYPE, b"\xff")], "�"),
+    ],
 )
-def test_the_content_type_is_read_from_the_header_and_json_without_one(headers, form):
+def test_the_content_type_is_that_of_the_header_and_none_without_a_value(headers, form):
     message = SimpleNamespace(topic="t", partition=0, offset=1, key=b"k", value=b"v", headers=headers)
     assert under_test._received(message).content_type == form
 

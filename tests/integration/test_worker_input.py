@@ -46,12 +46,14 @@ class Outbox:
         )
         self.sent: dict[Place, tuple[str | None, bytes | None]] = {}
 
-    def put(self, key: str | None, value: bytes | None, form: str = MSGPACK, partition: int = -1) -> None:
+    def put(self, key: str | None, value: bytes | None, form: str | None = MSGPACK, partition: int = -1) -> None:
+        """Publish a message; form: its content type, None for a header without value."""
+
         def delivered(error: object, message: Message) -> None:
             assert error is None
             self.sent[message.partition() or 0, message.offset() or 0] = key, value
 
-        headers = [(CONTENT_TYPE, form.encode("utf-8", "surrogateescape"))]
+        headers = [(CONTENT_TYPE, form and form.encode("utf-8", "surrogateescape"))]
         self._producer.produce(
             self._site.beats, key=key, value=value, headers=headers, partition=partition, on_delivery=delivered
         )
@@ -116,6 +118,15 @@ def test_each_kind_of_bad_message_goes_whole_to_the_dead_letters_with_its_reason
         key, _ = outbox.sent[at]
         assert letter.key() == (key and key.encode())
         assert headers(letter)["ecgwatch-topic"] == ward.beats
+
+
+def test_a_content_type_without_value_means_json_and_one_that_is_no_utf_8_is_refused(ward: Site, outbox: Outbox):
+    one = replace(beat(0), patient="headers")
+    for form in (None, "\udcff"):
+        outbox.put("headers", encode_beats([one]), form)
+    (letter,) = outbox.answered().values()
+    assert headers(letter)["ecgwatch-reason"] == "content-type"
+    assert [id_ for id_ in ward.scored() if id_.startswith("headers/")] == [one.id]
 
 
 def test_the_good_beats_of_a_message_with_a_bad_one_are_scored_and_the_bad_one_is_named(ward: Site, outbox: Outbox):
