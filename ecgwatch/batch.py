@@ -24,6 +24,8 @@ MAX_CUT_KEY_BYTES = 1024
 MAX_CONTENT_TYPE = 100  # characters that a dead letter takes over: a header cannot be cut when the broker refuses it
 PATIENTS_REMEMBERED = 100_000
 
+Place = tuple[int, int]  # of a beat: its message's position in the batch, its number in the message
+
 
 @dataclass(frozen=True, slots=True)
 class Received:
@@ -80,7 +82,8 @@ def process(batch: Sequence[Received], rules: Rules, patients: Patients) -> Outc
     """
     outputs: list[list[Record]] = [[] for _ in batch]
     beats: list[Beat] = []
-    source: list[int] = []  # of each beat: its message's position in the batch
+    places: list[Place] = []  # of each beat
+    refused: dict[int, dict[int, MessageError]] = {}  # by message, then by beat
     partition_of: dict[str, int] = {}
     for position, received in enumerate(batch):
         try:
@@ -88,24 +91,27 @@ def process(batch: Sequence[Received], rules: Rules, patients: Patients) -> Outc
         except MessageError as error:
             outputs[position].append(dead_letter(received, error, rules.dead_letters))
             continue
-        partition_of[decoded[0].patient] = received.partition
-        beats += decoded
-        source += [position] * len(decoded)
-    refused: dict[int, dict[int, MessageError]] = {}
+        for number, one in enumerate(decoded):
+            if isinstance(one, MessageError):
+                refused.setdefault(position, {})[number] = one
+            else:
+                beats.append(one)
+                places.append((position, number))
+                partition_of[one.patient] = received.partition
     scored = alerted = 0
     for first in range(0, len(beats), rules.max_batch):  # one message may hold more beats than a batch should
         part = beats[first : first + rules.max_batch]
         prepared = prepare(part, rules.bundle.manifest.contract, patients)
-        for number, unfit in prepared.refused.items():
-            position = source[first + number]
-            refused.setdefault(position, {})[first + number - source.index(position)] = unfit
+        for index, unfit in prepared.refused.items():
+            position, number = places[first + index]
+            refused.setdefault(position, {})[number] = unfit
         kept = prepared.kept.tolist()
         found = rules.scorer.score(prepared.x)
         terms = zip(found.nse.tolist(), found.distance.tolist(), found.score.tolist(), strict=True)
         known = prepared.known or (None,) * len(kept)
-        for number, baseline, (nse, distance, score) in zip(kept, known, terms, strict=True):
-            records = list(_answers(part[number], nse, distance, score, baseline, rules))
-            outputs[source[first + number]] += records
+        for index, baseline, (nse, distance, score) in zip(kept, known, terms, strict=True):
+            records = list(_answers(part[index], nse, distance, score, baseline, rules))
+            outputs[places[first + index][0]] += records
             alerted += any(record.topic == rules.alerts for record in records)
         scored += len(kept)
     for position, errors in refused.items():
@@ -170,7 +176,8 @@ def cut(letter: Record) -> Record:
 
 def _summary(errors: dict[int, MessageError]) -> MessageError:
     """One error for the beats of a message that were refused: the first one's reason, and which beats."""
-    first, error = next(iter(errors.items()))
+    first = min(errors)
+    error = errors[first]
     others = f" (and {len(errors) - 1} more of its beats)" if len(errors) > 1 else ""
     return MessageError(error.reason, f"beat {first}{others}: {error}")
 

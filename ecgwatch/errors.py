@@ -8,12 +8,38 @@ EcgwatchError                 base: the message is one line that says what to do
 │   └── AccessError   (77)    wrong CA, user, password or ACL: waiting does not help
 ├── ScoringError      (70)    a batch failed: the worker ends, nothing of it is committed
 ├── StuckError        (75)    lag and no commit for too long: the watchdog ends the process
-└── MessageError              one message cannot be scored: it goes to the dead-letter topic with `reason`
+└── MessageError              one message or beat cannot be scored: it goes to the dead-letter topic with `reason`
 
 The exit codes are those of BSD's sysexits (`os.EX_*`); 2 is a wrong command line, as argparse does it.
 """
 
 import os
+from typing import Literal
+
+# Why a message, or some of its beats, cannot be scored: the slugs of dead letters, in the order of the checks. README
+# says what each means; they are part of the wire contract.
+Reason = Literal[
+    "no-value",
+    "no-key",
+    "content-type",
+    "not-json",
+    "not-msgpack",
+    "version",
+    "schema",
+    "key-mismatch",
+    "samples",
+    "not-finite",
+    "out-of-range",
+    "r-index",
+    "rr",
+    "lead",
+    "too-few-rr",
+    "too-short",
+    "flat",
+    "centred",
+    "no-score",
+    "internal",
+]
 
 
 class EcgwatchError(Exception):
@@ -51,12 +77,12 @@ class StuckError(EcgwatchError):
 
 
 class MessageError(EcgwatchError):
-    """One message cannot be scored.
+    """One message, or one of its beats, cannot be scored.
 
-    `reason` is a short, stable slug for the dead-letter header and for counting ("not-json", "too-short", ...);
-    the text says it in words and holds no signal data and no identity.
+    `reason` stands in the dead-letter header and is stable; the text says it in words and holds no signal data and no
+    identity.
     """
 
-    def __init__(self, reason: str, text: str) -> None:
+    def __init__(self, reason: Reason, text: str) -> None:
         super().__init__(text)
         self.reason = reason

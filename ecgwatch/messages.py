@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from ecgwatch.errors import MessageError
+from ecgwatch.errors import MessageError, Reason
 
 VERSION = 1
 Known = Literal["none", "learning", "learned"]  # of a patient's typical beat
@@ -23,7 +23,10 @@ JSON = "application/json"
 MSGPACK = "application/msgpack"
 
 MAX_BEATS_PER_MESSAGE = 1000
-MAX_SAMPLES = 100_000
+MIN_SAMPLES, MAX_SAMPLES = 2, 100_000
+# Ten times what electrodes can show: 300 mV of offset and pacing pulses of 700 mV. What lies beyond is another unit, or
+# float32 in another byte order; the model's squares of such numbers may fit no float32.
+MAX_MV = 10_000.0
 FS_HZ_RANGE = (50.0, 10_000.0)
 
 Version = Annotated[int, Meta(ge=1, description="Version of the wire contract; this reader knows 1.")]
@@ -77,9 +80,13 @@ class BeatItem(msgspec.Struct, frozen=True):
 
     r_time_ms: TimeMs
     r_index: Annotated[int, Meta(ge=0, description="Index of the R peak in `samples`.")]
+    # limits in the schema alone: the decoder would refuse the message, `refusal` refuses the beat
     samples: Annotated[
-        list[float],
-        Meta(min_length=2, max_length=MAX_SAMPLES, description="The signal around R, millivolts."),
+        list[Annotated[float, Meta(extra_json_schema={"minimum": -MAX_MV, "maximum": MAX_MV})]],
+        Meta(
+            description="The signal around R, millivolts.",
+            extra_json_schema={"minItems": MIN_SAMPLES, "maxItems": MAX_SAMPLES},
+        ),
     ]
     rr_ms: Annotated[
         list[float],
@@ -202,21 +209,21 @@ _version_json = msgspec.json.Decoder(_Versioned).decode
 _version_msgpack = msgspec.msgpack.Decoder(_Versioned).decode
 
 
-def decode_beats(value: bytes | None, key: bytes | None, content_type: str | None = None) -> list[Beat]:
-    """Decode one record of the beat topic.
+def decode_beats(value: bytes | None, key: bytes | None, content_type: str | None = None) -> list[Beat | MessageError]:
+    """Decode one record of the beat topic; in the place of a beat that no model can take stands the reason.
 
     key: the record's Kafka key, which must be the patient in UTF-8. content_type: its header; None means JSON.
-    Raises MessageError with a reason slug: no-value, no-key, content-type, version, not-json, not-msgpack, schema,
-    key-mismatch, not-finite, r-index, rr, samples.
+    Raises MessageError where none of its beats can be told: no-value, no-key, content-type, version, not-json,
+    not-msgpack, schema, key-mismatch. The reasons of single beats: those of `refusal`.
     """
     if not value:
         raise MessageError("no-value", "the message has no value")
     if not key:
         raise MessageError("no-key", "the message has no key; it must be the patient, so that beats keep their order")
     if content_type in (None, JSON):
-        message: BeatMessage | PackedBeatMessage = _decode(value, _decode_json, _version_json, "JSON")
+        message: BeatMessage | PackedBeatMessage = _decode(value, _decode_json, _version_json, _NOT_JSON)
     elif content_type == MSGPACK:
-        message = _decode(value, _decode_msgpack, _version_msgpack, "msgpack")
+        message = _decode(value, _decode_msgpack, _version_msgpack, _NOT_MSGPACK)
     else:
         raise MessageError("content-type", f"content-type must be {JSON} or {MSGPACK}")
     if message.version != VERSION:
@@ -224,21 +231,23 @@ def decode_beats(value: bytes | None, key: bytes | None, content_type: str | Non
     if message.patient.encode() != key:
         raise MessageError("key-mismatch", "the Kafka key differs from the patient in the message")
     items: Sequence[BeatItem | PackedBeatItem] = message.beats
-    return [_beat(message, item, number) for number, item in enumerate(items)]
+    return [_beat(message, item) for item in items]
 
 
+_NOT_JSON: tuple[Reason, str] = ("not-json", "the value is not valid JSON")
+_NOT_MSGPACK: tuple[Reason, str] = ("not-msgpack", "the value is not valid MessagePack")
 # what msgspec raises where it cannot read a value; RecursionError where it is nested too deep
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError)
 
 
-def _decode(value: bytes, decode: Any, decode_version: Any, form: str) -> Any:
+def _decode(value: bytes, decode: Any, decode_version: Any, unreadable: tuple[Reason, str]) -> Any:
     try:
         return decode(value)
     except msgspec.ValidationError as error:
         _refuse_future_version(value, decode_version)
         raise MessageError("schema", _without_content(error)) from None
     except _UNREADABLE:
-        raise MessageError(f"not-{form.lower()}", f"the value is not valid {form}") from None
+        raise MessageError(*unreadable) from None
 
 
 def _refuse_future_version(value: bytes, decode_version: Any) -> None:
@@ -260,25 +269,35 @@ def _without_content(error: msgspec.ValidationError) -> str:
     return str(error)[:300]
 
 
-def _beat(message: BeatMessage | PackedBeatMessage, item: BeatItem | PackedBeatItem, number: int) -> Beat:
+def _beat(message: BeatMessage | PackedBeatMessage, item: BeatItem | PackedBeatItem) -> Beat | MessageError:
     if isinstance(item, PackedBeatItem):
         if len(item.samples) % 4 or len(item.rr_ms) % 4:
-            raise MessageError("schema", f"beat {number}: samples and rr_ms must be float32, 4 bytes each")
+            return MessageError("schema", "samples and rr_ms must be float32, 4 bytes each")
         samples = np.frombuffer(item.samples, "<f4")
         rr_ms = np.frombuffer(item.rr_ms, "<f4")
     else:
         with np.errstate(over="ignore"):  # too large for float32 becomes inf, which is refused below
             samples = np.array(item.samples, np.float32)
             rr_ms = np.array(item.rr_ms, np.float32)
-    if not 2 <= len(samples) <= MAX_SAMPLES:
-        raise MessageError("samples", f"beat {number}: {len(samples)} samples; 2 to {MAX_SAMPLES} can be read")
-    if not np.isfinite(samples).all():
-        raise MessageError("not-finite", f"beat {number}: samples hold NaN or infinity")
-    if item.r_index >= len(samples):
-        raise MessageError("r-index", f"beat {number}: r_index {item.r_index} is beyond its {len(samples)} samples")
+    beat = Beat(message.patient, message.lead, item.r_time_ms, message.fs_hz, item.r_index, samples, rr_ms)
+    return refusal(beat) or beat
+
+
+def refusal(beat: Beat) -> MessageError | None:
+    """Say why no model can take a beat: samples, not-finite, out-of-range, r-index, rr; None where one may."""
+    samples, rr_ms = beat.samples, beat.rr_ms
+    if not MIN_SAMPLES <= len(samples) <= MAX_SAMPLES:
+        return MessageError("samples", f"{len(samples)} samples; {MIN_SAMPLES} to {MAX_SAMPLES} can be read")
+    farthest_mv = np.abs(samples).max()
+    if not np.isfinite(farthest_mv):
+        return MessageError("not-finite", "samples hold NaN or infinity")
+    if farthest_mv > MAX_MV:
+        return MessageError("out-of-range", f"samples beyond {MAX_MV:g} mV: another unit, or bytes in another order")
+    if beat.r_index >= len(samples):
+        return MessageError("r-index", f"r_index {beat.r_index} is beyond its {len(samples)} samples")
     if len(rr_ms) and not (np.isfinite(rr_ms).all() and rr_ms.min() > 0):
-        raise MessageError("rr", f"beat {number}: RR intervals must be positive and finite")
-    return Beat(message.patient, message.lead, item.r_time_ms, message.fs_hz, item.r_index, samples, rr_ms)
+        return MessageError("rr", "RR intervals must be positive and finite")
+    return None
 
 
 def encode_beats(beats: Sequence[Beat], content_type: str = JSON) -> bytes:

@@ -1,6 +1,7 @@
 """One batch: records in, records out."""
 
 import hashlib
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from ecgwatch import batch, bundle, messages
 from ecgwatch.batch import PatientPartitions, Received, Record, Rules, cut, process
 from ecgwatch.messages import JSON, MSGPACK, Beat, encode_beats
+from ecgwatch.patients import Patients
 from ecgwatch.scorer import Scorer
 from tests.integration.traffic import beat
 
@@ -99,6 +101,52 @@ def test_the_other_beats_of_a_message_with_an_unfit_beat_are_scored_and_it_is_on
     assert dict(letter.headers)["ecgwatch-reason"] == b"too-short"
     assert dict(letter.headers)["ecgwatch-error"].startswith(b"beat 1 (and 1 more of its beats): ")
     assert (found.scored, found.dead_letters) == (4, 1)
+
+
+def with_nan(number: int) -> Beat:
+    one = beat(number)
+    samples = one.samples.copy()
+    samples[3] = np.nan
+    return replace(one, samples=samples)
+
+
+def test_a_beat_of_absurd_samples_is_refused_alone_whatever_is_known_of_its_patient(rules: Rules):
+    good = [replace(b, patient="p") for b in (beat(0), beat(2))]
+    absurd = replace(beat(1), patient="p", samples=beat(1).samples * np.float32(1e19))
+    for patients in ({}, learned(rules)):
+        found = process([message(good[0], absurd, good[1])], rules, patients)
+        assert scored_ids(found.records) == [b.id for b in good]
+        (letter,) = [record for record in found.records if record.topic == "dead"]
+        assert dict(letter.headers)["ecgwatch-reason"] == b"out-of-range"
+
+
+def learned(rules: Rules) -> Patients:
+    """What is known of patient p after 40 beats."""
+    patients: Patients = {}
+    process([message(*(replace(beat(n), patient="p", r_time_ms=n - 40_000) for n in range(40)))], rules, patients)
+    return patients
+
+
+def test_beats_refused_by_decoder_and_contract_are_one_dead_letter_that_names_the_first(rules: Rules):
+    beats = [replace(b, patient="p") for b in (beat(0), too_short(1), with_nan(2), beat(3))]
+    found = process([message(*beats)], rules, {})
+    assert scored_ids(found.records) == [beats[0].id, beats[3].id]
+    (letter,) = [record for record in found.records if record.topic == "dead"]
+    said = dict(letter.headers)
+    assert said["ecgwatch-reason"] == b"too-short"
+    assert said["ecgwatch-error"].startswith(b"beat 1 (and 1 more of its beats): ")
+
+
+def test_refused_beats_cost_the_same_each_however_many_there_are(rules: Rules):
+    whole = message(*(replace(too_short(n), patient="p") for n in range(500)))
+
+    def cpu_s(messages_: int) -> float:
+        began = time.process_time()
+        process([whole] * messages_, rules, {})
+        return time.process_time() - began
+
+    cpu_s(10)
+    assert cpu_s(80) < 16 * cpu_s(10)  # 8 times; 64 where each beat looks through those before it
 
 
 def test_a_message_of_more_beats_than_a_batch_is_scored_in_parts_and_names_the_right_beat(rules: Rules):

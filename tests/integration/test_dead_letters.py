@@ -65,6 +65,7 @@ def unfit(beat: Beat, rng: random.Random) -> Beat:
         [
             {"samples": np.full_like(beat.samples, np.nan)},
             {"samples": np.zeros_like(beat.samples)},
+            {"samples": beat.samples * 1e19},
             {"samples": beat.samples[: beat.r_index + 20]},
             {"fs_hz": 1000.0},
             {"lead": "V9"},
@@ -84,12 +85,15 @@ def largest(limit: int) -> bytes:
 def expected(sent: Payload) -> tuple[set[str], str | None]:
     """The ids to be scored, and the reason slug of the dead letter, by the decoder and the contract alone."""
     try:
-        decoded = decode_beats(sent.value, sent.key, sent.content_type or JSON)
+        decoded = dict(enumerate(decode_beats(sent.value, sent.key, sent.content_type)))
     except MessageError as error:
         return set(), error.reason
-    prepared = prepare(decoded, CONTRACT, {})
-    reason = next(iter(prepared.refused.values())).reason if prepared.refused else None
-    return {decoded[number].id for number in prepared.kept}, reason
+    refused = {number: one for number, one in decoded.items() if isinstance(one, MessageError)}
+    beats = {number: one for number, one in decoded.items() if isinstance(one, Beat)}
+    prepared = prepare(list(beats.values()), CONTRACT, {})
+    refused |= {list(beats)[index]: error for index, error in prepared.refused.items()}
+    scored = {one.id for number, one in beats.items() if number not in refused}
+    return scored, refused[min(refused)].reason if refused else None
 
 
 def send(site: Site, payloads: list[Payload]) -> dict[tuple[int, int], Payload]:
