@@ -10,10 +10,15 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-from ecgwatch import alerts, messages
+import numpy as np
+
+from ecgwatch import alerts, logs, messages
+from ecgwatch.beats import Bedside, Contract, ImageContract, Prepared
 from ecgwatch.bundle import Bundle
-from ecgwatch.errors import MessageError
+from ecgwatch.errors import EcgwatchError, MessageError
+from ecgwatch.logs import log
 from ecgwatch.messages import CONTENT_TYPE, VERSION, Beat, Known, Score
 from ecgwatch.patients import Patients, prepare
 from ecgwatch.scorer import Scorer
@@ -63,6 +68,15 @@ class Rules:
     max_batch: int
 
 
+class Scored(NamedTuple):
+    """What the model says of one beat, and how far its patient's typical beat was known."""
+
+    nse: float
+    distance: float
+    score: float
+    baseline: Known | None
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What one batch led to; partition_of: where each patient of the batch was seen (the last one)."""
@@ -87,7 +101,7 @@ def process(batch: Sequence[Received], rules: Rules, patients: Patients) -> Outc
     partition_of: dict[str, int] = {}
     for position, received in enumerate(batch):
         try:
-            decoded = messages.decode_beats(received.value, received.key, received.content_type)
+            decoded = _decode(received)
         except MessageError as error:
             outputs[position].append(dead_letter(received, error, rules.dead_letters))
             continue
@@ -100,31 +114,80 @@ def process(batch: Sequence[Received], rules: Rules, patients: Patients) -> Outc
                 partition_of[one.patient] = received.partition
     scored = alerted = 0
     for first in range(0, len(beats), rules.max_batch):  # one message may hold more beats than a batch should
-        part = beats[first : first + rules.max_batch]
-        prepared = prepare(part, rules.bundle.manifest.contract, patients)
-        for index, unfit in prepared.refused.items():
-            position, number = places[first + index]
-            refused.setdefault(position, {})[number] = unfit
-        kept = prepared.kept.tolist()
-        found = rules.scorer.score(prepared.x)
-        terms = zip(found.nse.tolist(), found.distance.tolist(), found.score.tolist(), strict=True)
-        known = prepared.known or (None,) * len(kept)
-        for index, baseline, (nse, distance, score) in zip(kept, known, terms, strict=True):
-            records = list(_answers(part[index], nse, distance, score, baseline, rules))
-            outputs[places[first + index][0]] += records
+        part = slice(first, first + rules.max_batch)
+        found = _score(beats[part], rules, patients)
+        for (position, number), beat, answer in zip(places[part], beats[part], found, strict=True):
+            if isinstance(answer, MessageError):
+                refused.setdefault(position, {})[number] = answer
+                continue
+            records = list(_answers(beat, answer, rules))
+            outputs[position] += records
+            scored += 1
             alerted += any(record.topic == rules.alerts for record in records)
-        scored += len(kept)
     for position, errors in refused.items():
         outputs[position].append(dead_letter(batch[position], _summary(errors), rules.dead_letters))
-    records = [record for answer in outputs for record in answer]
+    records = [record for output in outputs for record in output]
     dead = sum(record.topic == rules.dead_letters for record in records)
     return Outcome(records, scored, alerted, dead, partition_of)
 
 
-def _answers(
-    beat: Beat, nse: float, distance: float, score: float, baseline: Known | None, rules: Rules
-) -> Iterator[Record]:
+def _decode(received: Received) -> list[Beat | MessageError]:
+    """As messages.decode_beats; where it fails in a way that nobody foresaw, the message is refused."""
+    try:
+        return messages.decode_beats(received.value, received.key, received.content_type)
+    except MessageError:
+        raise
+    except Exception as error:  # noqa: BLE001 - one record must not end the worker, again after each restart
+        log.error("a message could not be decoded and goes to the dead letters: %s", logs.where(error))
+        raise _internal(error) from None
+
+
+def _score(beats: Sequence[Beat], rules: Rules, patients: Patients) -> list[Scored | MessageError]:
+    """Score beats; in the place of one that cannot be scored stands the reason."""
+    prepared = _prepare(beats, rules.bundle.manifest.contract, patients)
+    scores = rules.scorer.score(prepared.x)
+    found: dict[int, Scored | MessageError] = {**prepared.refused}
+    known = prepared.known or (None,) * len(prepared.kept)
+    terms = zip(*(term.tolist() for term in scores), known, strict=True)
+    for index, finite, one in zip(prepared.kept.tolist(), scores.finite.tolist(), terms, strict=True):
+        found[index] = Scored(*one) if finite else MessageError("no-score", "the model gives no number")
+    return [found[index] for index in range(len(beats))]
+
+
+def _prepare(beats: Sequence[Beat], contract: Contract | Bedside | ImageContract, patients: Patients) -> Prepared:
+    """As patients.prepare; a beat on which it fails in a way that nobody foresaw is refused alone."""
+    try:
+        return prepare(beats, contract, patients)
+    except EcgwatchError:
+        raise
+    except Exception as error:  # noqa: BLE001 - as above
+        log.error("beats are prepared one by one, those that fail go to the dead letters: %s", logs.where(error))
+    rows = [np.zeros((0, contract.length), np.float32)]
+    kept: list[int] = []
+    known: list[Known] = []
+    refused: dict[int, MessageError] = {}
+    for index, beat in enumerate(beats):  # those before the failure are repeats now, of which nothing is learned
+        try:
+            alone = prepare([beat], contract, patients)
+        except Exception as error:  # noqa: BLE001 - as above
+            refused[index] = _internal(error)
+            continue
+        if alone.refused:
+            refused[index] = alone.refused[0]
+            continue
+        rows.append(alone.x)
+        kept.append(index)
+        known += alone.known
+    return Prepared(np.concatenate(rows), np.array(kept, int), refused, tuple(known))
+
+
+def _internal(error: Exception) -> MessageError:
+    return MessageError("internal", f"an error in ecgwatch: {type(error).__name__}")
+
+
+def _answers(beat: Beat, scored: Scored, rules: Rules) -> Iterator[Record]:
     key = beat.patient.encode()
+    nse, distance, score, baseline = scored
     alert = alerts.alert(beat, nse, distance, score, baseline, rules.threshold, rules.bundle)
     if rules.scores:
         message = Score(

@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from confluent_kafka import KafkaException, TopicPartition
@@ -143,7 +142,7 @@ class Batches:
         """Score and commit nothing more, for this reason; the first one counts."""
         if not isinstance(error, EcgwatchError):
             log.debug("traceback", exc_info=error)
-            error = ScoringError(f"a batch failed: {_where(error)}; nothing of it was committed")
+            error = ScoringError(f"a batch failed: {logs.where(error)}; nothing of it was committed")
         if not self.failed.done():
             self.failed.set_exception(error)
             self.failed.exception()  # looked at: asyncio would print it where something else ends the process
@@ -270,12 +269,3 @@ def _received(record: Any) -> Received:
         if name == CONTENT_TYPE and value is not None:  # Kafka allows a header without value
             content_type = value.decode("utf-8", "replace")
     return Received(record.topic, record.partition, record.offset, record.key, record.value, content_type)
-
-
-def _where(error: Exception) -> str:
-    """The error's type and place; not its text, which may hold what was in the message."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    place = f" at {Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else ""
-    return f"{type(error).__name__}{place}"

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import sys
 import time
+from pathlib import Path
 from typing import TextIO
 
 from ecgwatch.config import Logs
@@ -39,6 +40,15 @@ def who(patient: str, settings: Logs) -> str:
     if settings.identities:
         return f"patient {patient}"
     return f"patient #{hashlib.sha256(patient.encode()).hexdigest()[:8]}"
+
+
+def where(error: Exception) -> str:
+    """Name an error in a log line by its type and place; not by its text, which may hold what was in a message."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f" at {Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else ""
+    return f"{type(error).__name__}{place}"
 
 
 class Lines(logging.Formatter):

@@ -46,6 +46,11 @@ class Scores(NamedTuple):
     distance: np.ndarray
     score: np.ndarray
 
+    @property
+    def finite(self) -> np.ndarray:
+        """bool[n]: the beats that got numbers."""
+        return np.isfinite(self.nse) & np.isfinite(self.distance) & np.isfinite(self.score)
+
 
 class Model:
     """model.onnx in an onnxruntime session: prepared beats -> its outputs. May be called from any thread."""
@@ -100,9 +105,8 @@ class Scorer:
                 "contract: train it again with this version"
             )
         self.provider = self._model.provider
-        self.score(
-            np.full((1, self.contract.length), 0.5, np.float32)
-        )  # the first call allocates; no beat waits for it
+        self._plain = np.full((1, self.contract.length), 0.5, np.float32)
+        self.score(self._plain)  # the first call allocates; no beat waits for it
 
     @property
     def contract(self) -> Contract | Bedside | ImageContract:
@@ -112,14 +116,18 @@ class Scorer:
     def score(self, x: np.ndarray) -> Scores:
         """Score prepared beats, float32[n, length]; n may be 0.
 
-        Raises ScoringError where onnxruntime fails or yields something that is no number.
+        A beat of absurd numbers may get none (`Scores.finite`). Raises ScoringError where onnxruntime fails, and where
+        no beat gets any, not even a plain one: then it is the model.
         """
         if not len(x):
             return Scores(np.zeros(0), np.zeros(0), np.zeros(0))
-        scores = Scores(*(part.astype(np.float64) for part in self._model.run(x)))
-        if not np.isfinite(scores.score).all():
-            raise ScoringError("the model gave a score that is no number")
+        scores = self._scores(x)
+        if not scores.finite.any() and not self._scores(self._plain).finite.all():
+            raise ScoringError("the model gives scores that are no numbers")
         return scores
+
+    def _scores(self, x: np.ndarray) -> Scores:
+        return Scores(*(part.astype(np.float64) for part in self._model.run(x)))
 
 
 def difference(

@@ -1,6 +1,7 @@
 """One batch: records in, records out."""
 
 import hashlib
+import re
 import time
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ import pytest
 from ecgwatch import batch, bundle, messages
 from ecgwatch.batch import PatientPartitions, Received, Record, Rules, cut, process
 from ecgwatch.messages import JSON, MSGPACK, Beat, encode_beats
-from ecgwatch.patients import Patients
+from ecgwatch.patients import Patient, Patients
 from ecgwatch.scorer import Scorer
 from tests.integration.traffic import beat
 
@@ -147,6 +148,56 @@ def test_refused_beats_cost_the_same_each_however_many_there_are(rules: Rules):
 
     cpu_s(10)
     assert cpu_s(80) < 16 * cpu_s(10)  # 8 times; 64 where each beat looks through those before it
+
+
+def stands_for_a_mistake(rules: Rules, typical: np.ndarray) -> Patients:
+    """What is known of patient bad is what no worker learns."""
+    patients = learned(rules)
+    patients["bad"] = {beat(0).lead: Patient(first_ms=0, typical=typical, learned=True)}
+    return patients
+
+
+def test_a_beat_that_fails_in_a_way_nobody_foresaw_is_refused_alone(rules: Rules, caplog: pytest.LogCaptureFixture):
+    good = [replace(beat(n), patient="p") for n in range(3)]
+    batch_ = [
+        message(good[0], replace(too_short(9), patient="p")),
+        message(replace(beat(4), patient="bad")),
+        message(*good[1:]),
+    ]
+    found = process(batch_, rules, stands_for_a_mistake(rules, np.zeros(3, np.float32)))
+    assert scored_ids(found.records) == [b.id for b in good]
+    short, letter = [record for record in found.records if record.topic == "dead"]
+    assert (letter.key, letter.value) == (b"bad", batch_[1].value)
+    said = dict(letter.headers)
+    assert (said["ecgwatch-reason"], said["ecgwatch-error"]) == (
+        b"internal",
+        b"beat 0: an error in ecgwatch: ValueError",
+    )
+    assert dict(short.headers)["ecgwatch-error"].startswith(b"beat 1: ")
+    (line,) = caplog.messages
+    assert re.fullmatch(r"beats are prepared one by one, .*: ValueError at patients.py:\d+", line)
+
+
+def test_a_message_that_fails_in_a_way_nobody_foresaw_is_a_dead_letter_and_the_others_are_scored(
+    rules: Rules, caplog: pytest.LogCaptureFixture
+):
+    not_bytes = received(5, b"Jane Roe")  # type: ignore[arg-type]
+    found = process([message(beat(0)), not_bytes, message(beat(1))], rules, {})
+    assert scored_ids(found.records) == [beat(0).id, beat(1).id]
+    (letter,) = [record for record in found.records if record.topic == "dead"]
+    assert dict(letter.headers)["ecgwatch-error"] == b"an error in ecgwatch: TypeError"
+    assert re.fullmatch(r"a message could not be decoded.*: TypeError at messages.py:\d+", caplog.messages[0])
+
+
+def test_a_beat_that_the_model_gives_no_number_is_refused_alone(rules: Rules):
+    known = stands_for_a_mistake(rules, np.full(rules.scorer.contract.samples, np.nan, np.float32))
+    bad = replace(beat(1), patient="bad")
+    found = process([message(beat(0)), message(bad), message(beat(2))], rules, known)
+    assert scored_ids(found.records) == [beat(0).id, beat(2).id]
+    (letter,) = [record for record in found.records if record.topic == "dead"]
+    assert dict(letter.headers)["ecgwatch-reason"] == b"no-score"
+    assert (found.scored, found.dead_letters) == (2, 1)
+    assert process([message(bad)], rules, known).dead_letters == 1  # alone too: the model is whole
 
 
 def test_a_message_of_more_beats_than_a_batch_is_scored_in_parts_and_names_the_right_beat(rules: Rules):

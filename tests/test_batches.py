@@ -12,7 +12,7 @@ from ecgwatch.batch import Record, Rules
 from ecgwatch.batches import COMMIT_EVERY_S, UNACKNOWLEDGED, Batches
 from ecgwatch.broker import embedded_broker
 from ecgwatch.config import Settings
-from ecgwatch.errors import BrokerError, MessageError
+from ecgwatch.errors import BrokerError
 from ecgwatch.messages import CONTENT_TYPE, MSGPACK, encode_beats
 from ecgwatch.scorer import Scorer, Scores
 from tests.integration.traffic import beat
@@ -294,10 +294,3 @@ def test_finishing_does_not_wait_after_a_failure(play):
 def test_the_content_type_is_that_of_the_header_and_none_without_a_value(headers, form):
     message = SimpleNamespace(topic="t", partition=0, offset=1, key=b"k", value=b"v", headers=headers)
     assert under_test._received(message).content_type == form
-
-
-def test_a_failure_is_told_by_type_and_place_without_its_text():
-    try:
-        raise MessageError("x", "Jane Roe's signal")
-    except MessageError as error:
-        assert under_test._where(error).startswith("MessageError at test_batches.py:")

@@ -83,3 +83,10 @@ def test_a_patient_is_a_short_hash_in_a_line():
 
 def test_a_patient_is_named_where_the_settings_allow_it():
     assert logs.who("Jane Roe", Logs(identities=True)) == "patient Jane Roe"
+
+
+def test_an_error_is_named_by_type_and_place_without_its_text():
+    try:
+        raise ValueError("Jane Roe's signal")
+    except ValueError as error:
+        assert re.fullmatch(r"ValueError at test_logs.py:\d+", logs.where(error))

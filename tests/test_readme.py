@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -41,6 +42,18 @@ def test_the_alert_and_the_score_decode():
 
 def test_the_dead_letters_headers_are_those_of_the_wire_contract():
     assert set(json.loads(example("ecg-dead-letters"))) <= set(messages.DEAD_LETTER_HEADERS)
+
+
+def test_the_reasons_of_dead_letters_are_those_of_the_code():
+    section = README.split("### `ecg-dead-letters`")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+    explained = {slug for row in rows for slug in re.findall(r"`(.+?)`", row)} - {"ecgwatch-reason"}
+    assert explained == set(get_args(errors.Reason))
+
+
+def test_every_reason_of_dead_letters_is_given_somewhere():
+    code = "".join(file.read_text() for file in (ROOT / "ecgwatch").glob("*.py") if file.name != "errors.py")
+    assert [reason for reason in get_args(errors.Reason) if f'"{reason}"' not in code] == []
 
 
 def test_every_exit_code_of_the_program_is_explained():

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import msgspec
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
@@ -104,11 +105,25 @@ def test_a_graph_that_has_another_map_than_the_bundle_is_found_out(bundle: Bundl
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
-def test_a_beat_that_is_no_number_gets_no_score(scorer: Scorer, x: np.ndarray, value: float) -> None:
+def test_a_beat_that_is_no_number_gets_no_score_and_the_others_theirs(
+    scorer: Scorer, x: np.ndarray, value: float
+) -> None:
     broken = x[:3].copy()
     broken[1, 20] = value
-    with pytest.raises(ScoringError, match="no number"):
-        scorer.score(broken)
+    scores = scorer.score(broken)
+    assert scores.finite.tolist() == [True, False, True]
+    np.testing.assert_array_equal(scores.score[[0, 2]], scorer.score(x[:3]).score[[0, 2]])
+    assert not scorer.score(broken[1:2]).finite.any()  # the model is whole
+
+
+def test_a_model_that_gives_no_beat_a_number_is_broken(bundle: Bundle) -> None:
+    model = onnx.load_model_from_string(bundle.model)
+    for weights in model.graph.initializer:
+        if weights.data_type == onnx.TensorProto.FLOAT:
+            nothing = np.full(tuple(weights.dims), np.nan, np.float32)
+            weights.CopyFrom(onnx.numpy_helper.from_array(nothing, weights.name))
+    with pytest.raises(ScoringError, match="no numbers"):
+        Scorer(replace(bundle, model=model.SerializeToString()), "cpu")
 
 
 def test_the_provider_named_is_the_one_that_runs(bundle: Bundle) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from ecgwatch.bundle import Bundle
+from ecgwatch.errors import ScoringError
 from ecgwatch.scorer import Scorer
 from training.datasets.arrhythmia import KINDS, PACED
 from training.datasets.dataset import Dataset, Split
@@ -50,6 +51,8 @@ def predict(bundle: Bundle, data: Dataset, rows: np.ndarray, normal: tuple[str, 
     """Score beats as the worker does, on the CPU."""
     scorer = Scorer(bundle, provider="cpu", threads=0)
     parts = [scorer.score(data.x[rows[start : start + _BATCH]]) for start in range(0, len(rows), _BATCH)]
+    if not all(part.finite.all() for part in parts):
+        raise ScoringError("the model gives a score that is no number")
     nse, distance, score = (np.concatenate([getattr(part, term) for part in parts]) for term in TERMS)
     classes = data.classes[rows]
     return Predictions(
