@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.signal import resample_poly
 
-from ecgwatch.beats import Contract, median_rr_s, prepare
+from ecgwatch.beats import RATES_KEPT, Contract, _rates, _resampling, median_rr_s, prepare
 from ecgwatch.messages import Beat
 from ecgwatch.records import beats_of
 from tests.wfdb_records import excerpt
@@ -166,6 +166,21 @@ def test_a_beat_is_the_same_alone_in_a_batch_and_beside_other_rates():
 @pytest.mark.parametrize("fs_hz", [100.0, 125.0, 128.0, 250.0, 500.0, 1000.0])
 def test_a_beat_recorded_at_another_rate_gives_the_same_segment(fs_hz):
     np.testing.assert_allclose(one(beat(fs_hz=fs_hz)), one(beat(fs_hz=360.0)), atol=0.01)
+
+
+def test_ever_another_rate_takes_bounded_memory_and_those_nearly_alike_are_computed_once():
+    _resampling.cache_clear()
+    measured = [250 + (number - 40) / 1000 for number in range(80)]  # by a device that sends what it measures
+    together = prepare([beat(fs_hz=fs_hz) for fs_hz in measured], CONTRACT)
+    np.testing.assert_allclose(together.x, np.tile(one(beat(fs_hz=250.0)), (80, 1)), atol=0.01)
+    assert _resampling.cache_info().misses == 1
+    prepare([beat(fs_hz=100.0 + number) for number in range(RATES_KEPT + 5)], CONTRACT)
+    assert _resampling.cache_info().currsize == RATES_KEPT
+
+
+@pytest.mark.parametrize("fs_hz", [50.0, 51.2, 62.5, 128.0, 204.8, 333.3, 360.0, 977.0, 2048.0, 9999.9])
+def test_an_ordinary_rate_is_taken_as_it_is(fs_hz):
+    assert _rates([beat(fs_hz=fs_hz)]).tolist() == [fs_hz]
 
 
 def test_at_the_models_own_rate_the_samples_are_taken_as_they_are():
