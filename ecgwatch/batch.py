@@ -115,7 +115,7 @@ def process(batch: Sequence[Received], rules: Rules, patients: Patients) -> Outc
     scored = alerted = 0
     for first in range(0, len(beats), rules.max_batch):  # one message may hold more beats than a batch should
         part = slice(first, first + rules.max_batch)
-        found = _score(beats[part], rules, patients)
+        found = score_each(beats[part], rules.scorer, patients)
         for (position, number), beat, answer in zip(places[part], beats[part], found, strict=True):
             if isinstance(answer, MessageError):
                 refused.setdefault(position, {})[number] = answer
@@ -142,10 +142,13 @@ def _decode(received: Received) -> list[Beat | MessageError]:
         raise _internal(error) from None
 
 
-def _score(beats: Sequence[Beat], rules: Rules, patients: Patients) -> list[Scored | MessageError]:
-    """Score beats; in the place of one that cannot be scored stands the reason."""
-    prepared = _prepare(beats, rules.bundle.manifest.contract, patients)
-    scores = rules.scorer.score(prepared.x)
+def score_each(beats: Sequence[Beat], scorer: Scorer, patients: Patients) -> list[Scored | MessageError]:
+    """Score beats; in the place of one that cannot be scored stands the reason.
+
+    patients: what is known of them; it grows with the beats. Raises ScoringError where the model fails.
+    """
+    prepared = _prepare(beats, scorer.contract, patients)
+    scores = scorer.score(prepared.x)
     found: dict[int, Scored | MessageError] = {**prepared.refused}
     known = prepared.known or (None,) * len(prepared.kept)
     terms = zip(*(term.tolist() for term in scores), known, strict=True)

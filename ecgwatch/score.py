@@ -9,9 +9,12 @@ from typing import Literal, TextIO
 import msgspec
 
 from ecgwatch import bundle
+from ecgwatch.batch import score_each
 from ecgwatch.config import Settings
-from ecgwatch.messages import Known
-from ecgwatch.patients import Patients, prepare
+from ecgwatch.errors import MessageError
+from ecgwatch.logs import log
+from ecgwatch.messages import Known, refusal
+from ecgwatch.patients import Patients
 from ecgwatch.records import Record, beats_of, read_wfdb
 from ecgwatch.scorer import Scorer
 
@@ -52,9 +55,15 @@ def score_records(
     write = _csv_writer(out) if form == "csv" else _jsonl_writer(out)
     written = 0
     for path in records:
-        for line in scored_beats(scorer, read_wfdb(path, lead), threshold, settings.worker.max_batch):
+        gaps = 0
+        record = read_wfdb(path, lead)
+        for line in scored_beats(scorer, record, threshold, settings.worker.max_batch):
             write(line)
             written += 1
+            gaps += line.refused == "not-finite"
+        if gaps:
+            total = len(record.r_samples)
+            log.warning("record %s: %d of %d beats are not scored, the signal has a gap there", path, gaps, total)
     return written
 
 
@@ -63,19 +72,16 @@ def scored_beats(scorer: Scorer, record: Record, threshold: float, batch: int = 
     beats = beats_of(record, record.name)
     patients: Patients = {}
     for first in range(0, len(beats), batch):
-        here = range(first, min(first + batch, len(beats)))
-        prepared = prepare([beats[number] for number in here], scorer.contract, patients)
-        scores = scorer.score(prepared.x)
-        row_of = {kept: row for row, kept in enumerate(prepared.kept.tolist())}
-        for position, number in enumerate(here):
+        refused = {number: refusal(beat) for number, beat in enumerate(beats[first : first + batch], first)}
+        fit = [beats[number] for number, error in refused.items() if error is None]
+        scored = iter(score_each(fit, scorer, patients))
+        for number, error in refused.items():
             sample, symbol = int(record.r_samples[number]), record.symbols[number]
-            row = row_of.get(position)
-            if row is None:
-                reason = prepared.refused[position].reason
-                yield ScoredBeat(record.name, sample, symbol, None, None, None, None, None, reason)
+            found = error or next(scored)
+            if isinstance(found, MessageError):
+                yield ScoredBeat(record.name, sample, symbol, None, None, None, None, None, found.reason)
                 continue
-            nse, distance, score = (float(term[row]) for term in scores)
-            baseline = prepared.known[row] if prepared.known else None
+            nse, distance, score, baseline = found
             yield ScoredBeat(record.name, sample, symbol, nse, distance, score, score > threshold, baseline, None)
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -66,6 +67,22 @@ def test_a_beat_that_does_not_fit_the_model_says_why_and_has_no_numbers(record: 
     first = lines(record)[0]  # the record begins shortly before it
     assert first.refused == "too-short"
     assert (first.nse, first.distance, first.score, first.alert) == (None, None, None, None)
+
+
+def test_beats_beside_a_gap_are_refused_and_counted_and_the_others_are_scored(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    whole = excerpt()
+    signal = whole.signal.copy()
+    signal[3000:3400] = np.nan  # WFDB's "no sample"
+    found = lines(write_record(tmp_path, replace(whole, signal=signal)))
+    # what a beat message carries around R
+    beside = [3000 - 1.75 * 360 < line.sample < 3400 + 0.5 * 360 for line in found]
+    assert [line.refused == "not-finite" for line in found] == beside
+    assert len([line for line in found if line.score is not None]) > 15
+    assert caplog.messages == [
+        f"record {tmp_path / '233'}: {sum(beside)} of {len(found)} beats are not scored, the signal has a gap there"
+    ]
 
 
 def test_the_size_of_a_batch_changes_nothing(record: Path, scorer: Scorer):
