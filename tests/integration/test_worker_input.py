@@ -34,13 +34,14 @@ def ward(kafka: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 class Outbox:
     """Publishes messages of any kind and keeps their places."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, codec: str = "none") -> None:
         self._site = site
         self._producer = Producer(
             {
                 "bootstrap.servers": site.brokers,
                 "partitioner": "murmur2_random",
                 "message.max.bytes": 10_000_000,
+                "compression.type": codec,
                 "log_level": 0,
             }
         )
@@ -172,6 +173,15 @@ def test_a_thousand_generated_payloads_are_all_answered_and_committed(ward: Site
     assert len(letters) + len(scored) == 1000
     assert len(reasons) >= 6
     assert scored
+
+
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+def test_beats_are_scored_whatever_codec_their_producer_uses(ward: Site, codec: str):
+    outbox = Outbox(ward, codec)
+    beats = [replace(beat(0), patient=codec, r_time_ms=number) for number in range(20)]  # one alone would stay as it is
+    outbox.put(codec, encode_beats(beats), JSON)
+    assert outbox.answered() == {}
+    assert [id_ for id_ in ward.scored() if id_.startswith(f"{codec}/")] == [one.id for one in beats]
 
 
 def test_alerts_are_keyed_by_patient_and_name_the_model(ward: Site, outbox: Outbox):
