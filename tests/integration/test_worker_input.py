@@ -101,6 +101,7 @@ def odd_messages() -> dict[str, tuple[str | None, bytes | None, str]]:
         "content-type": (good.patient, text.encode(), "application/xml"),
         "key-mismatch": ("somebody", text.encode(), JSON),
         "not-finite": (good.patient, packed(samples=nan), MSGPACK),
+        "out-of-range": (good.patient, packed(samples=good.samples * 1e19), MSGPACK),
         "r-index": (good.patient, packed(r_index=len(good.samples)), MSGPACK),
         "rr": (good.patient, packed(rr_ms=-good.rr_ms), MSGPACK),
         "too-short": (good.patient, packed(samples=good.samples[: good.r_index + 9]), MSGPACK),
