@@ -115,7 +115,13 @@ def _tables_only(parser: argparse.ArgumentParser) -> None:
 
 
 def _jobs(parser: argparse.ArgumentParser, of: str) -> None:
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help=f"{of} at once, one core each")
+    parser.add_argument("--jobs", type=_above_0, default=os.cpu_count() or 1, help=f"{of} at once, one core each")
+
+
+def _above_0(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number above 0")
+    return int(text)
 
 
 def _device(parser: argparse.ArgumentParser) -> None:
@@ -142,8 +148,6 @@ def _placement(args: argparse.Namespace, settings: Settings) -> None:
     from training.benchmark.rows import read_csv, write_csv
     from training.parameters import defaults
 
-    if args.jobs < 1:
-        raise ConfigError("--jobs must be above 0")
     chosen = placement.experiments(["arrhythmia"] if args.quick else args.dataset, args.quick)
     if args.only:
         chosen = [one for one in chosen if one.name in args.only]
