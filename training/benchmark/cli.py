@@ -1,12 +1,11 @@
 """`ecgwatch benchmark`: its arguments, and one comparison from them."""
 
 import argparse
-import json
 import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from ecgwatch.config import Settings
 from ecgwatch.errors import ConfigError
 from training.benchmark.paper import cli as paper_cli
 from training.parameters import CLASSES
+from training.text import write_page
 
 DATASETS = ("arrhythmia", "mnist", "fashion-mnist")
 PRECISIONS = ("float32", "bfloat16")
@@ -156,8 +156,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
 def _placement(args: argparse.Namespace, settings: Settings) -> None:
     from training import release, train
-    from training.benchmark import pictures, placement, tables
-    from training.benchmark.rows import read_csv, write_csv
+    from training.benchmark import placement, placement_page, tables
     from training.parameters import defaults
 
     chosen = placement.experiments(["arrhythmia"] if args.quick else args.dataset, args.quick)
@@ -172,29 +171,8 @@ def _placement(args: argparse.Namespace, settings: Settings) -> None:
     saved = [one for experiment in chosen if (one := tables.read(experiment, args.runs / experiment.name))]
     if not saved:
         raise ConfigError(f"--runs {args.runs} holds nothing to make tables of; run without --tables-only first")
-    made_rows, made_differences = [], []
-    for one in saved:
-        of_one = tables.compare(one)
-        made_rows += of_one[0]
-        made_differences += of_one[1]
-    suffix = "-quick" if args.quick else ""
     order = placement.experiments(DATASETS, args.quick)
-    files = [args.out / f"{name}{suffix}.csv" for name in ("auroc", "differences")]
-    rows = tables.joined(made_rows, read_csv(files[0], tables.Row), order)
-    differences = tables.joined(made_differences, read_csv(files[1], tables.Difference), order)
-    write_csv(files[0], rows)
-    write_csv(files[1], differences)
-    parts = []
-    for figure, name in tables.FIGURES.items():
-        parts.append(f"## {name}\n\n{tables.markdown(rows, figure)}")
-        pictures.ways(args.out / f"{figure}{suffix}.png", rows, figure, name)
-    parts.append(f"## Virtual peers against the joint map and latent neighbours\n\n{tables.comparison(differences)}")
-    parts.append(f"## Alpha without labels\n\n{tables.alpha_gap(rows)}")
-    parts.append(f"## Training\n\n{tables.training(rows)}")
-    _write(args.out / f"tables{suffix}.md", [tables.PROTOCOL_QUICK if args.quick else tables.PROTOCOL, *parts])
-    for one in saved:
-        if one.experiment.seed == 0 and {tables.JOINT, tables.OURS} <= set(one.ways):
-            pictures.maps(args.out / f"maps-{one.experiment.name}.png", one.ways, one.abnormal)
+    print(placement_page.write(args.out, saved, order, args.quick))
 
 
 def _crowd(args: argparse.Namespace, settings: Settings) -> None:
@@ -221,10 +199,7 @@ def _crowd(args: argparse.Namespace, settings: Settings) -> None:
 
 def _write(file: Path, parts: Sequence[str]) -> None:
     """Write a page, and print it."""
-    text = "\n\n".join(parts) + "\n"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8")
-    print(text)
+    print(write_page(file, parts))
 
 
 def _strangers(args: argparse.Namespace, settings: Settings) -> None:
@@ -295,46 +270,8 @@ def _baselines(args: argparse.Namespace, settings: Settings) -> None:
 
 
 def _references(args: argparse.Namespace, settings: Settings) -> None:
-    import numpy as np
-
     from ecgwatch import bundle as bundles
-    from ecgwatch.scorer import Model
-    from training.benchmark import pictures, references
-    from training.datasets.read import read
-    from training.parameters import Parameters
+    from training.benchmark import references_page
 
     bundle = bundles.load(args.bundle)
-    _, beats, split = read(
-        Parameters(**bundle.manifest.training["parameters"]), args.data or Path(settings.data.directory)
-    )
-    file = args.out / "references.json"
-    if args.costs_only:
-        if not file.exists():
-            raise ConfigError(f"{file} is missing: run without --costs-only first")
-        choices = [references.Choice(**one) for one in json.loads(file.read_text(encoding="utf-8"))["choices"]]
-    else:
-        choices = references.cross_validate(bundle, beats, split)
-    latents = Model(bundle.model, "cpu", 0).run(beats.x[split.train])[0]
-    x = np.ascontiguousarray(beats.x[split.calibration][: max(references.BATCHES)])
-    costs = references.costs(bundle, x, latents)
-    transform = references.transform_us(latents)
-    args.out.mkdir(parents=True, exist_ok=True)
-    found = {
-        "choices": [asdict(one) for one in choices],
-        "costs": [asdict(one) for one in costs],
-        "transform_us": transform,
-    }
-    file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    pictures.reference_curve(args.out / "references.png", choices, costs)
-    alone = next(one for one in costs if (one.count, one.batch) == (5000, 1))
-    _write(
-        args.out / "references.md",
-        [
-            "# References: how many, which, at what cost",
-            "Written by `ecgwatch benchmark references`; docs/placement.md.",
-            references.tables(choices, costs),
-            f"The default, by patient: {references.chosen(choices):,} references.",
-            f"One beat among 5,000 references: transform {transform:,.0f} us of CPU, map "
-            f"{alone.whole_us - alone.bare_us:.0f} us.",
-        ],
-    )
+    print(references_page.write(bundle, args.data or Path(settings.data.directory), args.out, args.costs_only))
