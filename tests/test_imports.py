@@ -39,7 +39,22 @@ ORDER = [
     "demo",
     "__main__",
 ]
-TRAINING_ONLY = ["torch", "wfdb", "matplotlib", "openTSNE", "sklearn", "onnx", "onnxscript", "tqdm", "training"]
+TRAINING_ONLY = [
+    "torch",
+    "wfdb",
+    "matplotlib",
+    "openTSNE",
+    "sklearn",
+    "scipy",
+    "umap",
+    "onnx",
+    "onnxscript",
+    "requests",
+    "safetensors",
+    "PIL",
+    "tqdm",
+    "training",
+]
 FILES = {
     str(file.relative_to(ROOT)): file for folder in ("ecgwatch", "training") for file in (ROOT / folder).rglob("*.py")
 }
