@@ -31,16 +31,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _jobs(placement, "models")
     _device(placement)
     for name in TRAINING:
-        text = "of training, where not the release's (images: the paper's); the tables name the epochs"
+        text = "of training, where not the release's (images: the paper's)"
+        text += "; the tables name the epochs" if name == "epochs" else ""
         values: dict[str, Any] = {"choices": PRECISIONS} if name == "precision" else {"type": int}
         placement.add_argument(f"--{name}", help=text, **values)
 
     crowd = _kind(kinds, "crowd", _crowd, "what the number of anomalies does to the joint map's figure")
     for one in (placement, crowd):
         one.add_argument(
-            "--dataset", nargs="+", choices=DATASETS, default=DATASETS, metavar="SET", help="default: %(default)s"
+            "--dataset",
+            nargs="+",
+            choices=DATASETS,
+            default=DATASETS,
+            metavar="SET",
+            help=f"default: {' '.join(DATASETS)}",
         )
-        one.add_argument("--only", nargs="+", metavar="NAME", help="of the models, those of these folder names alone")
+        one.add_argument(
+            "--only", nargs="+", metavar="NAME", help="only models whose run folder has one of these names"
+        )
         _runs(one, "runs/release")
         _tables_only(one)
 
@@ -49,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
     references = _kind(kinds, "references", _references, "which normal beats enter the map, and what they cost")
-    references.add_argument("--bundle", default="default", help="whose encoder it is; default: %(default)s")
+    references.add_argument("--bundle", default="default", help="bundle whose encoder is used; default: %(default)s")
     references.add_argument("--costs-only", action="store_true", help="time again, and keep the figures in --out")
 
     strangers = _kind(kinds, "strangers", _strangers, "patients never seen: the default model's runs on DS2")
@@ -80,12 +88,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _runs(leads, "runs/leads")
 
     baselines = _kind(kinds, "baselines", _baselines, "other methods on the paper's ECG task, on the same points")
-    baselines.add_argument("--method", nargs="+", metavar="NAME", help="of the methods, those that begin so")
+    baselines.add_argument("--method", nargs="+", metavar="NAME", help="only methods whose name begins with NAME")
     baselines.add_argument("--anomaly", nargs="+", choices=CLASSES["arrhythmia"], default=list(CLASSES["arrhythmia"]))
-    baselines.add_argument("--seed", nargs="+", type=int, default=[0], metavar="N", help="default: %(default)s")
+    baselines.add_argument("--seed", nargs="+", type=int, default=[0], metavar="N", help="default: 0")
     baselines.add_argument("--epochs", type=int, default=15, help="of what is trained here; default: %(default)s")
     baselines.add_argument("--most", type=int, metavar="N", help="points for what is trained here; default: all")
-    baselines.add_argument("--minutes", type=float, default=math.inf, help="begin no row after so many; default: all")
+    baselines.add_argument(
+        "--minutes", type=float, default=math.inf, help="begin no new row after so many; default: no limit"
+    )
     _runs(baselines, "runs/release")
     _tables_only(baselines)
 
@@ -115,7 +125,15 @@ def _tables_only(parser: argparse.ArgumentParser) -> None:
 
 
 def _jobs(parser: argparse.ArgumentParser, of: str) -> None:
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help=f"{of} at once, one core each")
+    parser.add_argument(
+        "--jobs", type=_above_0, default=os.cpu_count() or 1, help=f"{of} at once, one core each; default: all cores"
+    )
+
+
+def _above_0(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number above 0")
+    return int(text)
 
 
 def _device(parser: argparse.ArgumentParser) -> None:
@@ -142,8 +160,6 @@ def _placement(args: argparse.Namespace, settings: Settings) -> None:
     from training.benchmark.rows import read_csv, write_csv
     from training.parameters import defaults
 
-    if args.jobs < 1:
-        raise ConfigError("--jobs must be above 0")
     chosen = placement.experiments(["arrhythmia"] if args.quick else args.dataset, args.quick)
     if args.only:
         chosen = [one for one in chosen if one.name in args.only]
