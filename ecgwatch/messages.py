@@ -26,7 +26,11 @@ MAX_BEATS_PER_MESSAGE = 1000
 MAX_SAMPLES = 100_000
 FS_HZ_RANGE = (50.0, 10_000.0)
 
-Version = Annotated[int, Meta(ge=1, description="Version of the wire contract; this reader knows 1.")]
+Version = Annotated[
+    int,
+    # in the schema alone, as in `rr_ms` below: the codec tells a later version from a wrong one
+    Meta(ge=1, description="Version of the wire contract: 1.", extra_json_schema={"const": VERSION}),
+]
 Patient = Annotated[
     str,
     Meta(min_length=1, max_length=200, description="The patient's pseudonym, equal to the Kafka key."),
@@ -76,14 +80,19 @@ class BeatItem(msgspec.Struct, frozen=True):
     """One beat in a JSON message."""
 
     r_time_ms: TimeMs
-    r_index: Annotated[int, Meta(ge=0, description="Index of the R peak in `samples`.")]
+    r_index: Annotated[
+        int, Meta(ge=0, description="Index of the R peak in `samples`, from 0; below the number of samples.")
+    ]
     samples: Annotated[
         list[float],
         Meta(min_length=2, max_length=MAX_SAMPLES, description="The signal around R, millivolts."),
     ]
     rr_ms: Annotated[
-        list[float],
-        Meta(max_length=1000, description="RR intervals before this beat, oldest first; the last ends at its R peak."),
+        list[Annotated[float, Meta(extra_json_schema={"exclusiveMinimum": 0})]],
+        Meta(
+            max_length=1000,
+            description="RR intervals before this beat, milliseconds, oldest first; the last ends at its R peak.",
+        ),
     ] = []
 
 
@@ -103,7 +112,9 @@ class BeatMessage(msgspec.Struct, frozen=True):
     patient: Patient
     lead: Lead
     fs_hz: Annotated[float, Meta(ge=FS_HZ_RANGE[0], le=FS_HZ_RANGE[1], description="Sampling frequency, hertz.")]
-    beats: Annotated[list[BeatItem], Meta(min_length=1, max_length=MAX_BEATS_PER_MESSAGE)]
+    beats: Annotated[
+        list[BeatItem], Meta(min_length=1, max_length=MAX_BEATS_PER_MESSAGE, description="The oldest first.")
+    ]
 
 
 class PackedBeatMessage(msgspec.Struct, frozen=True):
