@@ -312,7 +312,7 @@ def _weaknesses(manifest: Manifest) -> str:
         parts = [
             "**A patient whose typical beat is ill.** The score tells what departs from the patient's own typical "
             "beat; where most beats are ectopic, or conduction changed before the watch began, that is taken for "
-            "normal (record 232: most of its beats are supraventricular; within it the score is hardly better than "
+            "normal (record 232: most of its beats are supraventricular; within it the score is no better than "
             "chance, and what raises it above other patients is its pauses of 2 s and more).",
             "**A change that stays** (a new bundle branch block, another electrode) alerts beat after beat for about "
             "five minutes, and is the new typical beat then.",
