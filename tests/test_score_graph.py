@@ -179,8 +179,8 @@ def test_the_graph_holds_nothing_of_the_machine_that_made_it() -> None:
     noted = onnx.load_from_string(identity(5))
     for one in (noted.graph, noted.graph.node[0], noted.graph.input[0]):
         one.metadata_props.add(key="stack_trace", value="/somewhere/models.py, line 7")
-    made = append_map(noted.SerializeToString(), made_map(200), SCALES, ALPHA)
-    assert made == graph_of(made_map(200))
+    made = made_map(200)
+    assert append_map(noted.SerializeToString(), made, SCALES, ALPHA) == graph_of(made)
     assert b".py" not in bundles.load("default").model
 
 

@@ -49,9 +49,9 @@ def append_map(encoder: bytes, reference_map: ReferenceMap, scales: tuple[Scale,
 
 def _drop_notes(graph: onnx.GraphProto) -> None:
     """Drop what torch's exporter notes: files and lines of the machine, by which a bundle's hash would change."""
-    graph.doc_string = ""
+    graph.ClearField("doc_string")
     for node in graph.node:
-        node.doc_string = ""
+        node.ClearField("doc_string")
     for one in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         del one.metadata_props[:]
 
