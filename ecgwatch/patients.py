@@ -38,6 +38,7 @@ import numpy as np
 
 from ecgwatch import beats as contracts
 from ecgwatch.beats import Bedside, Contract, ImageContract, Prepared
+from ecgwatch.logs import log
 from ecgwatch.messages import VERSION, BaselineMessage, Beat, Known, LeadBaseline
 
 LEAST_BEATS = 8  # before so many there is no typical beat: a beat is compared with itself, and only its RR can tell
@@ -56,7 +57,7 @@ LEAST_RR_MS = 100.0
 WATCHED_MS = 3000  # the most that counts between two beats: what is longer is a gap, or the sender's clock was set
 SET_BACK_MS = 60_000  # a beat so much older than the newest is no repeat: it came late, or the clock was set back
 AGREED_MS = 60_000  # so long only beats at another time must be watched before it is the time
-MAX_LEADS = 12  # of one patient; then the one longest silent goes (a record of the topic has a largest size)
+MAX_LEADS = 12  # learned of one patient (a record of the topic has a largest size)
 SAME_R_MS = 2.5  # times of R are rounded to the millisecond
 LEAST_ACCEPTED = 0.2
 ACCEPTED_OVER = 64  # beats, about
@@ -124,9 +125,9 @@ def _patient(patients: Patients, window: np.ndarray, beat: Beat, contract: Bedsi
     leads = patients.setdefault(beat.patient, {})
     found = leads.get(beat.lead)
     if found is None:
-        found = leads[beat.lead] = _unknown(beat)
-        if len(leads) > MAX_LEADS:
-            del leads[min(leads, key=lambda lead: leads[lead].last_ms if lead != beat.lead else beat.r_time_ms)]
+        found = _unknown(beat)
+        if _room(leads, beat, contract):
+            leads[beat.lead] = found
     elif _follows(found, beat, contract):
         found.aside = None
     else:
@@ -136,6 +137,26 @@ def _patient(patients: Patients, window: np.ndarray, beat: Beat, contract: Bedsi
 
 def _unknown(beat: Beat) -> Patient:
     return Patient(first_ms=beat.r_time_ms, last_ms=beat.r_time_ms - 1)
+
+
+def _room(leads: dict[str, Patient], beat: Beat, contract: Bedside) -> bool:
+    """Whether one more lead can be learned; the one longest silent makes room, but none that is alive.
+
+    Or the leads of a patient with one too many would drive each other out, and none would ever be learned.
+    """
+    if len(leads) < MAX_LEADS:
+        return True
+    silent = min(leads, key=lambda lead: leads[lead].last_ms)
+    if beat.r_time_ms - leads[silent].last_ms > contract.learn_s * 1000:
+        del leads[silent]
+        return True
+    _say_too_many_leads()
+    return False
+
+
+@cache
+def _say_too_many_leads() -> None:  # cached: once is enough
+    log.warning("a patient has more than %d leads: beats of the others are judged by their rhythm alone", MAX_LEADS)
 
 
 def _follows(patient: Patient, beat: Beat, contract: Bedside) -> bool:

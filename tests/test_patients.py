@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from ecgwatch import beats as contracts
 from ecgwatch import messages
+from ecgwatch import patients as patients_module
 from ecgwatch.beats import Bedside
 from ecgwatch.errors import BundleError
 from ecgwatch.messages import BaselineMessage, Beat
@@ -444,10 +445,29 @@ class TestInput:
             )
             assert after.known == ("none",) * 7 + ("learning",) * 13
 
-    def test_of_more_leads_than_a_record_holds_the_one_longest_silent_goes(self):
+    def test_of_more_leads_than_a_record_holds_the_first_are_learned_and_the_others_judged_by_rhythm(
+        self, caplog: pytest.LogCaptureFixture
+    ):
         patients: Patients = {}
-        feed(patients, [beat(n, lead=f"L{n}") for n in range(MAX_LEADS + 1)])
-        assert sorted(patients["p"]) == sorted(f"L{n}" for n in range(1, MAX_LEADS + 1))
+        patients_module._say_too_many_leads.cache_clear()
+        for n in range(LEARNING):
+            all_leads = [beat(n, lead=f"L{number}") for number in range(MAX_LEADS + 3)]
+            prepared = prepare(all_leads, CONTRACT, patients)
+        assert prepared.known == ("learned",) * MAX_LEADS + ("none",) * 3
+        assert sorted(patients["p"]) == sorted(f"L{n}" for n in range(MAX_LEADS))
+        early = beat(LEARNING, lead=f"L{MAX_LEADS}", rr_ms=np.array([800.0] * 20 + [480.0], np.float32))
+        assert parts(feed(patients, [early])[0])[2] < -1
+        (said,) = [record.getMessage() for record in caplog.records]
+        assert said == "a patient has more than 12 leads: beats of the others are judged by their rhythm alone"
+
+    def test_a_lead_silent_for_the_learning_time_makes_room_for_another(self):
+        patients: Patients = {}
+        feed(patients, [beat(n, lead=f"L{n}") for n in range(MAX_LEADS)])
+        silent_ms = int(CONTRACT.learn_s * 1000)
+        assert feed(patients, [beat(99, lead="new", r_time_ms=silent_ms)]).any()
+        assert "new" not in patients["p"]
+        feed(patients, [beat(99, lead="new", r_time_ms=silent_ms + 1)])
+        assert sorted(patients["p"]) == sorted(["new", *(f"L{n}" for n in range(1, MAX_LEADS))])
 
     def test_a_recording_without_noise_is_followed_too(self):
         def perfect(number: int, gain: float = 1.0) -> Beat:
