@@ -54,19 +54,22 @@ class Baselines:
         Raises KafkaException where the broker does not say, BrokerError where the topic has too few partitions.
         """
         try:
-            values, self._heard[partition] = _read(self._settings, partition)
+            kept, self._heard[partition] = _read(self._settings, partition)
         except KafkaException:
             kafka.check_partitions(self._consumer, self._settings)  # the beats' may have been added to
             raise
         self._consumer.assign([TopicPartition(self._topic, number, at) for number, at in self._heard.items()])
-        for value in values.values():
-            if (message := _decoded(value)) is not None:
-                self.patients[message.patient] = patients.from_message(message, self._contract)
-                self._saved_ms[message.patient] = _newest(self.patients[message.patient])
-                self._partition_of[message.patient] = partition
-                self._busy_s[message.patient] = self._clock()
-        if values:
-            log.info("partition %d: typical beats of %d patients read", partition, len(values))
+        read = {name: message for name, value in kept.items() if (message := _decoded(name, value)) is not None}
+        for name, message in read.items():
+            leads = patients.from_message(message, self._contract)
+            if name in self.patients and _newest(self.patients[name]) >= _newest(leads):
+                continue  # the patient's key once fell into this partition, and that was left behind
+            self.patients[name] = leads
+            self._saved_ms[name] = _newest(leads)
+            self._partition_of[name] = partition
+            self._busy_s[name] = self._clock()
+        if read:
+            log.info("partition %d: typical beats of %d patients read", partition, len(read))
 
     def hear(self) -> None:
         """Forget the patients that an operator has reset since."""
@@ -88,7 +91,7 @@ class Baselines:
             self._record(patient)
             for patient in partition_of
             if (leads := self.patients.get(patient))
-            and _newest(leads) - self._saved_ms.get(patient, _oldest(leads)) >= SAVE_EVERY_S * 1000
+            and abs(_newest(leads) - self._saved_ms.get(patient, _oldest(leads))) >= SAVE_EVERY_S * 1000
         ]
 
     def _drop_silent(self, busy: Iterable[str]) -> None:
@@ -133,7 +136,8 @@ def _oldest(leads: Mapping[str, Patient]) -> int:
 
 def show(settings: Settings, patient: str) -> list[messages.LeadBaseline]:
     """Return what the topic holds of a patient, of each lead; raises DataError where it is nothing."""
-    return _find(settings, patient)[1]
+    found = _find(settings, patient).values()
+    return max(found, key=lambda leads: max((lead.last_ms for lead in leads), default=0))
 
 
 def describe(lead: messages.LeadBaseline) -> str:
@@ -150,31 +154,37 @@ def describe(lead: messages.LeadBaseline) -> str:
 
 def reset(settings: Settings, patient: str) -> None:
     """Make the workers forget a patient; raises DataError where nothing is known of it."""
-    partition, _ = _find(settings, patient)
     refused: list[KafkaError] = []
     producer = Producer(kafka.producer_settings(settings) | {"message.timeout.ms": int(_STALLED_S * 1000)})
-    producer.produce(
-        settings.topics.baselines,
-        key=patient.encode(),
-        value=None,
-        partition=partition,
-        on_delivery=lambda error, _: refused.append(error) if error else None,
-    )
+    for partition in _find(settings, patient):
+        producer.produce(
+            settings.topics.baselines,
+            key=patient.encode(),
+            value=None,
+            partition=partition,
+            on_delivery=lambda error, _: refused.append(error) if error else None,
+        )
     if producer.flush(_STALLED_S) or refused:
         raise kafka.problem(settings, refused[0] if refused else KafkaError(KafkaError._TIMED_OUT))
 
 
-def _find(settings: Settings, patient: str) -> tuple[int, list[messages.LeadBaseline]]:
-    """Return a patient's partition and leads."""
+def _find(settings: Settings, patient: str) -> dict[int, list[messages.LeadBaseline]]:
+    """Return a patient's leads in each partition that holds the name: it may have fallen into another one before.
+
+    Raises DataError where none does.
+    """
     kafka.wait_for_broker(settings)
     topic = settings.topics.baselines
+    found = {}
     try:
         for partition in _partitions(settings):
-            if (found := _decoded(_read(settings, partition)[0].get(patient))) is not None:
-                return partition, found.leads
+            if (message := _decoded(patient, _read(settings, partition)[0].get(patient))) is not None:
+                found[partition] = message.leads
     except KafkaException as error:
         raise kafka.problem(settings, error.args[0]) from None
-    raise DataError(f"topic {topic} holds no patient of that name; one is saved a minute after its first beat")
+    if not found:
+        raise DataError(f"topic {topic} holds no patient of that name; one is saved a minute after its first beat")
+    return found
 
 
 def _partitions(settings: Settings) -> list[int]:
@@ -225,7 +235,7 @@ def _read(settings: Settings, partition: int) -> tuple[dict[str, bytes | None], 
     return values, low
 
 
-def _decoded(value: bytes | None) -> BaselineMessage | None:
+def _decoded(patient: str, value: bytes | None) -> BaselineMessage | None:
     """A record that cannot be read counts as none: the patient is learned again."""
     try:
         return messages.decode_baseline(value) if value else None

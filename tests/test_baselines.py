@@ -147,10 +147,28 @@ class TestLoad:
 
     def test_more_records_than_are_read_at_once_are_all_read(self, site: Site):
         value = saved("a", 1)
-        for number in range(1203):
-            site.producer.produce(TOPIC, key=f"p{number % 7}", value=value, partition=2)
+        for _ in range(1203):
+            site.producer.produce(TOPIC, key="a", value=value, partition=2)
         site.put(2, "last", saved("last", 1, 2))
         assert set(site.loaded(2).patients) == {"a", "last"}
+
+    @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+    def test_of_a_patient_in_two_partitions_the_newer_record_counts_in_whatever_order_they_are_read(
+        self, site: Site, order: tuple[int, int]
+    ):
+        site.put(1, "a", saved("a", 1, 2, 3))
+        site.put(0, "a", saved("a", 1, 2))
+        found = site.loaded(*order)
+        assert counts(found) == {"a": 3}
+        learn(found.patients, "a", 4)
+        assert [record.partition for record in found.unsaved()] == [1]
+
+    def test_a_record_read_later_does_not_undo_what_was_learned_meanwhile(self, site: Site):
+        site.put(1, "a", saved("a", 1, 2))
+        found = site.loaded(0)
+        learn(found.patients, "a", 3, 4, 5)
+        found.load(1)
+        assert counts(found) == {"a": 3}
 
 
 class TestHear:
@@ -233,10 +251,20 @@ class TestSave:
         learn(found.patients, "a", 160)
         assert len(found.due({"a": 2})) == 1
 
+    def test_after_a_clock_was_set_back_it_goes_on_being_saved(self, site: Site):
+        site.put(2, "a", saved("a", *range(99_980, 100_000)))
+        found = site.loaded(2)
+        due = []
+        for second in range(200):
+            learn(found.patients, "a", 1000 + second)
+            if found.due({"a": 2}):
+                due.append(second)
+        assert due == [60, 120, 180]
+
     def test_only_patients_of_the_batch_are_due(self, site: Site):
         found = site.loaded(2)
         for patient in "ab":
-            learn(found.patients, patient, 0, 100)
+            learn(found.patients, patient, *range(100))
         assert [record.key for record in found.due({"b": 2})] == [b"b"]
 
     def test_a_patient_none_of_whose_beats_could_be_scored_is_not_due(self, site: Site):
@@ -248,7 +276,7 @@ class TestSave:
         found = site.loaded(0)
         learn(found.patients, "seen", 2)
         learn(found.patients, "new", 5)
-        learn(found.patients, "due", 0, 90)
+        learn(found.patients, "due", *range(90))
         assert found.due({"seen": 0, "new": 1}) == []
         assert len(found.due({"due": 1})) == 1
         assert sorted(record.key or b"" for record in found.unsaved()) == [b"new", b"seen"]
@@ -343,6 +371,19 @@ class TestCommands:
             f"ecgwatch: topic {TOPIC} holds no patient of that name; one is saved a minute after its first beat\n"
         )
         assert cli.main(["baseline", "show", "b"]) == 0
+
+    def test_of_a_patient_in_two_partitions_show_prefers_the_newer_and_reset_reaches_both(
+        self, command: Site, capsys: pytest.CaptureFixture[str]
+    ):
+        command.put(0, "a", saved("a", 1, 2, 3))
+        command.put(1, "b", saved("b", 1))
+        command.put(2, "a", saved("a", 4))
+        command.put(3, "a", saved("a", 1, 2))
+        assert cli.main(["baseline", "show", "a"]) == 0
+        assert capsys.readouterr().out.startswith("MLII: none, 1 beats")
+        assert cli.main(["baseline", "reset", "a"]) == 0
+        assert [command.read(partition)[-1].value() is None for partition in range(4)] == [True, False, True, True]
+        assert len(command.read(1)) == 1
 
     @pytest.mark.parametrize("action", ["show", "reset"])
     def test_a_patient_of_whom_nothing_is_known_is_missing_data(
