@@ -21,9 +21,9 @@ from ecgwatch import kafka, messages, patients
 from ecgwatch.batch import Record
 from ecgwatch.beats import Bedside
 from ecgwatch.config import Settings
-from ecgwatch.errors import DataError
+from ecgwatch.errors import DataError, MessageError
 from ecgwatch.logs import log
-from ecgwatch.messages import BaselineMessage
+from ecgwatch.messages import VERSION, BaselineMessage
 from ecgwatch.patients import Patient, Patients
 
 SAVE_EVERY_S = 60.0
@@ -236,9 +236,30 @@ def _read(settings: Settings, partition: int) -> tuple[dict[str, bytes | None], 
 
 
 def _decoded(patient: str, value: bytes | None) -> BaselineMessage | None:
-    """A record that cannot be read counts as none: the patient is learned again."""
-    try:
-        return messages.decode_baseline(value) if value else None
-    except msgspec.MsgspecError as error:
-        log.warning("a typical beat cannot be read and is learned again: %s", str(error)[:200])
+    """A record that cannot be read counts as none, a lead that cannot be as not there: it is learned again."""
+    if not value:
         return None
+    try:
+        message = _checked(patient, value)
+    except MessageError as error:
+        log.warning("a typical beat cannot be read and is learned again: %s", error)
+        return None
+    sound = [lead for lead in message.leads[: patients.MAX_LEADS] if patients.sound(lead)]
+    if damaged := len(message.leads) - len(sound):
+        log.warning("of a patient %d typical beats cannot be read and are learned again", damaged)
+    return msgspec.structs.replace(message, leads=sound)
+
+
+def _checked(patient: str, value: bytes) -> BaselineMessage:
+    """Decode a record; raises MessageError whatever it holds, or each worker of its partition would end at it."""
+    try:
+        message = messages.decode_baseline(value)
+    except msgspec.MsgspecError as error:
+        raise MessageError("baseline", str(error).partition("'")[0][:200]) from None  # what is quoted is content
+    except (UnicodeDecodeError, RecursionError):
+        raise MessageError("baseline", "it is no JSON in UTF-8, or too deeply nested") from None
+    if message.version != VERSION:
+        raise MessageError("baseline", f"version {message.version} is not known here")
+    if message.patient != patient:
+        raise MessageError("baseline", "its patient is another than its key")
+    return message

@@ -61,6 +61,11 @@ MAX_LEADS = 12  # learned of one patient (a record of the topic has a largest si
 SAME_R_MS = 2.5  # times of R are rounded to the millisecond
 LEAST_ACCEPTED = 0.2
 ACCEPTED_OVER = 64  # beats, about
+LATEST_MS = 253_402_300_799_999  # these five: of what is read from the topic, wider than anything that is saved
+MOST_BEATS = 2**53
+LARGEST_MV = 1e12
+LARGEST_SHIFT_MS = 10_000.0
+LARGEST_DEVIATION = 1e6
 QUIET_SHARE = 0.45  # of the first beats' deviations this quantile is the usual one: half of them may be ectopic
 
 
@@ -374,15 +379,14 @@ def _saved(lead: str, patient: Patient, contract: Bedside) -> LeadBaseline:
 
 
 def from_message(message: BaselineMessage, contract: Bedside) -> dict[str, Patient]:
-    """Return a patient's leads as they were saved; what another contract made, or what is no signal, is left out."""
+    """Return a patient's leads as they were saved; what another contract made, or what is not sound, is left out."""
     found = {}
     for saved in message.leads:
-        written = [*saved.pending, *([saved.typical] if saved.typical else [])]
-        if saved.fs_hz != contract.fs_hz or any(len(one) != 4 * contract.samples for one in written):
+        written = _written(saved)
+        fits = saved.fs_hz == contract.fs_hz and all(len(one) == 4 * contract.samples for one in written)
+        if not fits or not sound(saved):
             continue
         arrays = [np.frombuffer(one, "<f4") for one in written]
-        if not all(np.isfinite(one).all() for one in arrays) or (saved.known != "none" and not saved.typical):
-            continue
         patient = Patient(
             first_ms=saved.first_ms,
             last_ms=saved.last_ms,
@@ -398,6 +402,29 @@ def from_message(message: BaselineMessage, contract: Bedside) -> dict[str, Patie
         patient.shifts = np.array(saved.shifts, np.float64).reshape(-1, 2)
         found[saved.lead] = patient
     return found
+
+
+def sound(saved: LeadBaseline) -> bool:
+    """Whether a lead holds what `to_message` may have written, whatever the contract."""
+    written = _written(saved)
+    times = [saved.first_ms, saved.last_ms, *([] if saved.left_ms is None else [saved.left_ms])]
+    return (
+        all(one and len(one) % 4 == 0 and len(one) == len(written[0]) for one in written)
+        and all(bool((np.abs(np.frombuffer(one, "<f4")) <= LARGEST_MV).all()) for one in written)  # NaN is not
+        and (saved.typical is None) == (saved.known == "none")
+        and len(saved.pending) <= PENDING
+        and len(saved.shifts) <= contracts.RR_HISTORY + 1
+        and all(0 <= r_ms <= LATEST_MS and abs(shift) <= LARGEST_SHIFT_MS for r_ms, shift in saved.shifts)
+        and all(0 <= ms <= LATEST_MS for ms in times)
+        and 1 <= saved.beats <= MOST_BEATS
+        and 1 <= saved.stride <= MOST_BEATS
+        and 0 <= saved.accepted <= 1
+        and 0 <= saved.deviation <= LARGEST_DEVIATION
+    )
+
+
+def _written(saved: LeadBaseline) -> list[bytes]:
+    return [*saved.pending, *([] if saved.typical is None else [saved.typical])]
 
 
 def _bytes(array: np.ndarray) -> bytes:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 
+import msgspec
 import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
@@ -135,6 +136,44 @@ class TestLoad:
         assert [record.getMessage().split(":")[0] for record in caplog.records] == [
             "a typical beat cannot be read and is learned again"
         ] * 3
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            b'{"version":1,"patient":"\xff","leads":[]}',
+            b"[" * 100_000,
+            b'{"version":1,"patient":"b","leads":' + b"[" * 100_000,
+            b'{"version":1,"patient":"b","leads":[],"more":' + b"[" * 100_000,
+            saved("b", 1).replace(b'"known":"none"', b'"known":"somebody"'),
+            b'{"version":' + b"9" * 10_000 + b',"patient":"b","leads":[]}',
+            b'{"version":2,"patient":"b","leads":[]}',
+            saved("b", *range(1, 20)).replace(b'"stride":1', b'"stride":0'),
+            saved("b", *range(1, 20)).replace(b'"stride":1', b'"stride":' + b"9" * 30),
+            saved("b", *range(1, 20)).replace(b'"left_ms":null', b'"left_ms":-1'),
+            saved("somebody", 1),
+        ],
+        ids=range(11),
+    )
+    def test_no_record_whatever_ends_a_worker(self, site: Site, caplog: pytest.LogCaptureFixture, value: bytes):
+        site.put(0, "b", value)
+        site.put(0, "e", saved("e", 1, 2))
+        with caplog.at_level(logging.WARNING, "ecgwatch"):
+            found = site.loaded(0)
+        (said,) = [record.getMessage() for record in caplog.records]
+        assert "cannot be read and" in said
+        assert "somebody" not in said
+        assert {name: count for name, count in counts(found).items() if count} == {"e": 2}
+        learn(found.patients, "b", *range(30, 40))
+        assert {record.key for record in [*found.due({"b": 0}), *found.unsaved()]} == {b"b"}
+
+    def test_of_a_record_with_a_damaged_lead_the_others_are_read(self, site: Site):
+        known: Patients = {}
+        for lead in ("MLII", "V1"):
+            learn(known, "a", *range(10), lead=lead)
+        message = to_message("a", known["a"], CONTRACT)
+        damaged = [msgspec.structs.replace(message.leads[0], accepted=7.0), message.leads[1]]
+        site.put(0, "a", messages.encode(msgspec.structs.replace(message, leads=damaged)))
+        assert list(site.loaded(0).patients["a"]) == ["V1"]
 
     def test_what_another_contract_made_is_unknown_and_is_saved_over(self, site: Site):
         site.put(0, "a", saved("a", 1, contract=Bedside(fs_hz=250.0)))

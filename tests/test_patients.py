@@ -715,6 +715,36 @@ def test_a_saved_typical_beat_that_is_none_is_left_out_and_stops_nobody(typical:
     feed({"p": found}, [beat(NEXT)])
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"stride": 0},
+        {"stride": 2**70},
+        {"beats": -1},
+        {"accepted": 1.5},
+        {"accepted": -0.1},
+        {"deviation": -1.0},
+        {"deviation": 1e300},
+        {"last_ms": -1},
+        {"first_ms": 2**60},
+        {"left_ms": -5},
+        {"known": "none"},
+        {"typical": np.full(CONTRACT.samples, 1e38, "<f4").tobytes()},
+        {"pending": [b""]},
+        {"pending": [bytes(4 * CONTRACT.samples)] * 1000},
+        {"shifts": [(2**70, 0.0)]},
+        {"shifts": [(0, 1e300)]},
+        {"shifts": [(0, 0.0)] * 1000},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_saved_lead_with_a_number_that_is_never_saved_is_left_out(change: dict[str, object]):
+    (saved,) = state(learned())
+    damaged = msgspec.structs.replace(saved, leads=[msgspec.structs.replace(saved.leads[0], **change)])
+    assert list(from_message(saved, CONTRACT)) == ["MLII"]
+    assert from_message(damaged, CONTRACT) == {}
+
+
 def test_preparing_without_what_is_known_of_patients_names_the_function_that_does():
     with pytest.raises(BundleError, match=r"ecgwatch\.patients\.prepare"):
         contracts.prepare([beat(0)], CONTRACT)
