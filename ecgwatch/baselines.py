@@ -106,11 +106,14 @@ class Baselines:
                 of_one.pop(patient, None)
 
     def unsaved(self) -> list[Record]:
-        """Return what was learned since it was saved."""
+        """Return what was learned since it was saved.
+
+        A patient first seen in a batch that failed has no partition yet; those beats come again.
+        """
         return [
             self._record(patient)
             for patient, leads in self.patients.items()
-            if leads and _newest(leads) != self._saved_ms.get(patient)
+            if leads and patient in self._partition_of and _newest(leads) != self._saved_ms.get(patient)
         ]
 
     def give_back(self) -> None:

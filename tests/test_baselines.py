@@ -321,6 +321,13 @@ class TestSave:
         assert sorted(record.key or b"" for record in found.unsaved()) == [b"new", b"seen"]
         assert found.unsaved() == []
 
+    def test_a_patient_first_seen_in_a_batch_that_failed_is_not_saved_and_the_others_are(self, site: Site):
+        found = site.loaded(0)
+        learn(found.patients, "failed", 1)
+        learn(found.patients, "seen", 1)
+        found.due({"seen": 0})
+        assert [record.key for record in found.unsaved()] == [b"seen"]
+
     def test_a_record_holds_all_that_is_known_and_names_the_partition_of_the_beats(self, site: Site):
         site.put(3, "there", saved("there", 1))
         found = site.loaded(3)
