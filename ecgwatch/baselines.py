@@ -6,12 +6,18 @@
 A patient is saved once in SAVE_EVERY_S of its beats, and before its partition goes. So a crash may cost the last
 SAVE_EVERY_S of slow change, and a new patient's first beats; a rebalance or a stop costs nothing. A record without a
 value (a tombstone) is an operator's wish to forget the patient: workers hear it before the next batch.
+
+A patient silent for `forget_s` is forgotten when a partition is taken, or every stay there ever was would be read again
+each time. Silent is who is left behind by others of the partition both in the time of the beats and in that of writing:
+neither a sender's wrong clock, nor beats replayed from the past, nor an outage of the workers is silence. The tombstone
+that then goes with the next batch bears a header, and workers do not hear it: the patient may be back.
 """
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -30,7 +36,16 @@ SAVE_EVERY_S = 60.0
 _READ_AT_ONCE = 500
 _READ_TIMEOUT_S = 1.0
 _STALLED_S = 30.0
+_SILENT = ("ecgwatch-silent", b"1")  # header of a tombstone that is no operator's
+_AT_ONCE = 500  # tombstones that go with one batch
 _BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+class _Kept(NamedTuple):
+    """The last value of a key, and when it was written, ms since 1970."""
+
+    value: bytes | None
+    written_ms: int
 
 
 class Baselines:
@@ -46,6 +61,7 @@ class Baselines:
         self._partition_of: dict[str, int] = {}
         self._saved_ms: dict[str, int] = {}  # the newest beat that is in what was saved
         self._heard: dict[int, int] = {}  # of each partition, the offset where reading goes on
+        self._silent: list[Record] = []  # tombstones to be published
         self._busy_s: dict[str, float] = {}  # when a patient's beats came last, the longest silent first
 
     def load(self, partition: int) -> None:
@@ -59,9 +75,20 @@ class Baselines:
             kafka.check_partitions(self._consumer, self._settings)  # the beats' may have been added to
             raise
         self._consumer.assign([TopicPartition(self._topic, number, at) for number, at in self._heard.items()])
-        read = {name: message for name, value in kept.items() if (message := _decoded(name, value)) is not None}
-        for name, message in read.items():
-            leads = patients.from_message(message, self._contract)
+        read = {
+            name: patients.from_message(message, self._contract)
+            for name, one in kept.items()
+            if (message := _decoded(name, one.value)) is not None
+        }
+        newest_ms = max(map(_newest, read.values()), default=0)
+        written_ms = max((kept[name].written_ms for name in read), default=0)
+        longest_ms = self._contract.forget_s * 1000
+        silent = 0
+        for name, leads in read.items():
+            if newest_ms - _newest(leads) > longest_ms and written_ms - kept[name].written_ms > longest_ms:
+                self._silent.append(Record(self._topic, name.encode(), None, (_SILENT,), partition))
+                silent += 1
+                continue
             if name in self.patients and _newest(self.patients[name]) >= _newest(leads):
                 continue  # the patient's key once fell into this partition, and that was left behind
             self.patients[name] = leads
@@ -69,7 +96,9 @@ class Baselines:
             self._partition_of[name] = partition
             self._busy_s[name] = self._clock()
         if read:
-            log.info("partition %d: typical beats of %d patients read", partition, len(read))
+            log.info("partition %d: typical beats of %d patients read", partition, len(read) - silent)
+        if silent:
+            log.info("partition %d: %d patients were silent for too long and are forgotten", partition, silent)
 
     def hear(self) -> None:
         """Forget the patients that an operator has reset since."""
@@ -77,7 +106,9 @@ class Baselines:
             if record.error() is not None:
                 continue
             self._heard[record.partition() or 0] = (record.offset() or 0) + 1
-            if not record.value() and (key := record.key()) is not None:
+            if record.value() or _SILENT in (record.headers() or ()):
+                continue
+            if (key := record.key()) is not None:
                 patient = key.decode("utf-8", "replace")
                 self.patients.pop(patient, None)
                 self._saved_ms.pop(patient, None)
@@ -87,7 +118,8 @@ class Baselines:
         """Return what is to be saved after a batch; partition_of: of the patients that it held."""
         self._partition_of |= partition_of
         self._drop_silent(partition_of)
-        return [
+        silent, self._silent = self._silent[:_AT_ONCE], self._silent[_AT_ONCE:]
+        return silent + [  # in this order: one of them may be back
             self._record(patient)
             for patient in partition_of
             if (leads := self.patients.get(patient))
@@ -118,6 +150,7 @@ class Baselines:
 
     def give_back(self) -> None:
         """Forget all: the partitions are another worker's."""
+        self._silent.clear()
         for of_one in (self.patients, self._partition_of, self._saved_ms, self._heard, self._busy_s):
             of_one.clear()
         self._consumer.unassign()
@@ -181,7 +214,8 @@ def _find(settings: Settings, patient: str) -> dict[int, list[messages.LeadBasel
     found = {}
     try:
         for partition in _partitions(settings):
-            if (message := _decoded(patient, _read(settings, partition)[0].get(patient))) is not None:
+            kept = _read(settings, partition)[0].get(patient)
+            if kept is not None and (message := _decoded(patient, kept.value)) is not None:
                 found[partition] = message.leads
     except KafkaException as error:
         raise kafka.problem(settings, error.args[0]) from None
@@ -209,13 +243,13 @@ def _reader(settings: Settings) -> Iterator[Consumer]:
         consumer.close()
 
 
-def _read(settings: Settings, partition: int) -> tuple[dict[str, bytes | None], int]:
+def _read(settings: Settings, partition: int) -> tuple[dict[str, _Kept], int]:
     """Return the last value of each key that a partition holds now, and the offset after the last record.
 
     Raises KafkaException where the broker does not answer.
     """
     topic = settings.topics.baselines
-    values: dict[str, bytes | None] = {}
+    kept: dict[str, _Kept] = {}
     with _reader(settings) as consumer:
         low, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=kafka.REQUEST_TIMEOUT_S)
         consumer.assign([TopicPartition(topic, partition, low)])
@@ -232,10 +266,10 @@ def _read(settings: Settings, partition: int) -> tuple[dict[str, bytes | None], 
                     continue
                 low = (record.offset() or 0) + 1
                 if (key := record.key()) is not None:
-                    values[key.decode("utf-8", "replace")] = record.value()
+                    kept[key.decode("utf-8", "replace")] = _Kept(record.value(), record.timestamp()[1])
             if time.monotonic() - heard > _STALLED_S:
                 raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-    return values, low
+    return kept, low
 
 
 def _decoded(patient: str, value: bytes | None) -> BaselineMessage | None:

@@ -21,6 +21,7 @@ from tests.integration.traffic import templates, until
 CONTRACT = Bedside()
 TOPIC = "ecg-baselines"
 QUIET = {"log_level": 0}
+Headers = tuple[tuple[str, bytes], ...]
 
 
 class Site:
@@ -31,9 +32,13 @@ class Site:
         self.topic = topic
         self.producer = Producer(kafka.producer_settings(self.settings))
 
-    def put(self, partition: int, key: str | None, value: bytes | None) -> None:
-        """Append a record to a partition."""
-        self.producer.produce(self.topic, key=key, value=value, partition=partition)
+    def put(
+        self, partition: int, key: str | None, value: bytes | None, written_ms: int = 0, headers: Headers = ()
+    ) -> None:
+        """Append a record to a partition, as if it were then (0: now)."""
+        self.producer.produce(
+            self.topic, key=key, value=value, partition=partition, timestamp=written_ms, headers=list(headers)
+        )
         assert self.producer.flush(10) == 0
 
     def publish(self, records: list[Record]) -> None:
@@ -41,7 +46,7 @@ class Site:
         for record in records:
             assert record.topic == self.topic
             assert record.key is not None
-            self.put(record.partition, record.key.decode(), record.value)
+            self.put(record.partition, record.key.decode(), record.value, headers=record.headers)
 
     def loaded(self, *partitions: int) -> Baselines:
         """Baselines as a worker has them that took these partitions."""
@@ -208,6 +213,98 @@ class TestLoad:
         learn(found.patients, "a", 3, 4, 5)
         found.load(1)
         assert counts(found) == {"a": 3}
+
+
+class TestSilent:
+    """Patients of past stays: what is saved of them is not read for ever."""
+
+    NOW_MS = 1_795_478_400_000
+    LONG_S = CONTRACT.forget_s + 1
+
+    def at(self, *seconds_ago: float) -> list[float]:
+        return [self.NOW_MS / 1000 - ago for ago in seconds_ago]
+
+    def two(self, site: Site, beats_ago_s: float, written_ago_s: float) -> None:
+        """A patient and one who is that far behind in beats and in writing."""
+        site.put(0, "here", saved("here", *self.at(9, 8, 7)), self.NOW_MS)
+        gone = saved("gone", *self.at(*(beats_ago_s + back for back in (9, 8, 7))))
+        site.put(0, "gone", gone, self.NOW_MS - round(1000 * written_ago_s))
+
+    def test_who_is_behind_by_more_than_forget_s_is_not_read_and_is_taken_off_the_topic(
+        self, site: Site, caplog: pytest.LogCaptureFixture
+    ):
+        self.two(site, self.LONG_S, self.LONG_S)
+        with caplog.at_level(logging.INFO, "ecgwatch"):
+            found = site.loaded(0)
+        assert set(found.patients) == {"here"}
+        assert [record.getMessage() for record in caplog.records] == [
+            "partition 0: typical beats of 1 patients read",
+            "partition 0: 1 patients were silent for too long and are forgotten",
+        ]
+        records = found.due({})
+        assert [(record.key, record.value, record.partition) for record in records] == [(b"gone", None, 0)]
+        assert found.due({}) == []
+        site.publish(records)
+        assert site.loaded(0).due({}) == []
+        assert [len(site.read(partition)) for partition in range(4)] == [3, 0, 0, 0]
+
+    @pytest.mark.parametrize(
+        ("beats_s", "written_s"),
+        [
+            (CONTRACT.forget_s - 1, CONTRACT.forget_s - 1),  # twelve hours are not over
+            (10**9, 60),  # the other's clock is years ahead, or this one's beats are a replay of the past
+            (60, 10**6),  # no worker ran for days, and one wrote the first of those who waited
+        ],
+    )
+    def test_who_may_be_alive_is_read(self, site: Site, beats_s: float, written_s: float):
+        self.two(site, beats_s, written_s)
+        found = site.loaded(0)
+        assert (counts(found), found.due({})) == ({"here": 3, "gone": 3}, [])
+
+    def test_a_partition_that_was_left_alone_for_years_is_read(self, site: Site):
+        site.put(0, "a", saved("a", 1), 1_000_000)
+        site.put(0, "b", saved("b", 1, 2), 1_000_000)
+        site.put(1, "c", saved("c", *self.at(1)), self.NOW_MS)
+        assert set(site.loaded(0, 1).patients) == {"a", "b", "c"}
+
+    def test_its_tombstone_does_not_undo_what_is_learned_of_a_patient_who_is_back(self, site: Site):
+        self.two(site, self.LONG_S, self.LONG_S)
+        found = site.loaded(0)
+        learn(found.patients, "gone", *self.at(*range(90, 0, -1)))
+        records = found.due({"gone": 0})
+        assert [(record.key, record.value is None) for record in records] == [(b"gone", True), (b"gone", False)]
+        site.publish(records)
+        found.patients["end"] = {}
+        site.put(0, "end", None)
+        until_heard(found, "end")
+        assert counts(found)["gone"] == 90
+        assert counts(site.loaded(0))["gone"] == 90
+
+    def test_what_was_left_behind_in_another_partition_goes_and_the_patient_stays(self, site: Site):
+        self.two(site, self.LONG_S, self.LONG_S)
+        site.put(1, "gone", saved("gone", *self.at(4, 3, 2, 1)), self.NOW_MS)
+        found = site.loaded(1, 0)
+        site.publish(found.due({}))
+        found.patients["end"] = {}
+        site.put(0, "end", None)
+        until_heard(found, "end")
+        assert counts(found) == {"here": 3, "gone": 4}
+
+    def test_of_very_many_no_batch_carries_more_than_500(self, site: Site):
+        site.put(0, "here", saved("here", *self.at(1)), self.NOW_MS)
+        for number in range(700):
+            name, written_ms = f"p{number}", self.NOW_MS - round(1000 * self.LONG_S)
+            value = saved(name, *self.at(self.LONG_S + 2))
+            site.producer.produce(TOPIC, key=name, value=value, partition=0, timestamp=written_ms)
+        assert site.producer.flush(10) == 0
+        found = site.loaded(0)
+        assert [len(found.due({})) for _ in range(3)] == [500, 200, 0]
+
+    def test_what_is_given_back_is_not_taken_off(self, site: Site):
+        self.two(site, self.LONG_S, self.LONG_S)
+        found = site.loaded(0)
+        found.give_back()
+        assert found.due({}) == []
 
 
 class TestHear:
