@@ -11,9 +11,10 @@ from confluent_kafka import Producer
 from ecgwatch import bundle
 from ecgwatch.baselines import SAVE_EVERY_S
 from ecgwatch.batch import Received, Rules, process
+from ecgwatch.beats import Bedside
 from ecgwatch.demo import plan
-from ecgwatch.messages import JSON, Beat, Score, decode_baseline, decode_score, encode_beats
-from ecgwatch.patients import Patients
+from ecgwatch.messages import JSON, Beat, Score, decode_baseline, decode_score, encode, encode_beats
+from ecgwatch.patients import Patients, prepare, to_message
 from ecgwatch.records import beats_of
 from ecgwatch.scorer import Scorer
 from tests.integration.traffic import Site, until
@@ -168,3 +169,27 @@ def test_a_record_left_behind_in_another_partition_neither_counts_nor_survives_a
         site.all_committed()
     until(lambda: today[200].id in scores(site), 20, "the next beat is scored")
     assert scores(site)[today[200].id].baseline == "none"
+
+
+def test_damaged_records_of_patients_end_no_worker_and_are_said_without_a_name(site: Site, beats: list[Beat]):
+    mine = [one for one in beats if one.patient == "bed-100"][:20]
+    known: Patients = {}
+    prepare(mine[:10], Bedside(), known)
+    whole = encode(to_message("bed-100", known["bed-100"], Bedside()))
+    damaged = [
+        b'{"version":1,"patient":"\xff","leads":[]}',
+        b"[" * 100_000,
+        whole.replace(b'"stride":1', b'"stride":0'),
+    ]
+    producer = Producer({"bootstrap.servers": site.brokers, "log_level": 0})
+    for partition, value in enumerate(damaged):
+        producer.produce(site.baselines, value, "bed-100", partition)
+    assert producer.flush(30) == 0
+    worker = site.worker().ready()
+    for partition in range(len(damaged)):
+        send(site, mine[10 + partition : 11 + partition], partition)
+        site.all_committed()
+    until(lambda: len(scores(site)) == len(damaged), 20, "all are scored")
+    assert worker.log.count("cannot be read and") == len(damaged)
+    assert "bed-100" not in worker.log
+    assert worker.stop()[0] == 0
