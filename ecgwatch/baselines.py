@@ -6,12 +6,18 @@
 A patient is saved once in SAVE_EVERY_S of its beats, and before its partition goes. So a crash may cost the last
 SAVE_EVERY_S of slow change, and a new patient's first beats; a rebalance or a stop costs nothing. A record without a
 value (a tombstone) is an operator's wish to forget the patient: workers hear it before the next batch.
+
+A patient silent for `forget_s` is forgotten when a partition is taken, or every stay there ever was would be read again
+each time. Silent is who is left behind by others of the partition both in the time of the beats and in that of writing:
+neither a sender's wrong clock, nor beats replayed from the past, nor an outage of the workers is silence. The tombstone
+that then goes with the next batch bears a header, and workers do not hear it: the patient may be back.
 """
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -21,16 +27,25 @@ from ecgwatch import kafka, messages, patients
 from ecgwatch.batch import Record
 from ecgwatch.beats import Bedside
 from ecgwatch.config import Settings
-from ecgwatch.errors import DataError
+from ecgwatch.errors import DataError, MessageError
 from ecgwatch.logs import log
-from ecgwatch.messages import BaselineMessage
+from ecgwatch.messages import VERSION, BaselineMessage
 from ecgwatch.patients import Patient, Patients
 
 SAVE_EVERY_S = 60.0
 _READ_AT_ONCE = 500
 _READ_TIMEOUT_S = 1.0
 _STALLED_S = 30.0
+_SILENT = ("ecgwatch-silent", b"1")  # header of a tombstone that is no operator's
+_AT_ONCE = 500  # tombstones that go with one batch
 _BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+class _Kept(NamedTuple):
+    """The last value of a key, and when it was written, ms since 1970."""
+
+    value: bytes | None
+    written_ms: int
 
 
 class Baselines:
@@ -46,6 +61,7 @@ class Baselines:
         self._partition_of: dict[str, int] = {}
         self._saved_ms: dict[str, int] = {}  # the newest beat that is in what was saved
         self._heard: dict[int, int] = {}  # of each partition, the offset where reading goes on
+        self._silent: list[Record] = []  # tombstones to be published
         self._busy_s: dict[str, float] = {}  # when a patient's beats came last, the longest silent first
 
     def load(self, partition: int) -> None:
@@ -54,19 +70,35 @@ class Baselines:
         Raises KafkaException where the broker does not say, BrokerError where the topic has too few partitions.
         """
         try:
-            values, self._heard[partition] = _read(self._settings, partition)
+            kept, self._heard[partition] = _read(self._settings, partition)
         except KafkaException:
             kafka.check_partitions(self._consumer, self._settings)  # the beats' may have been added to
             raise
         self._consumer.assign([TopicPartition(self._topic, number, at) for number, at in self._heard.items()])
-        for value in values.values():
-            if (message := _decoded(value)) is not None:
-                self.patients[message.patient] = patients.from_message(message, self._contract)
-                self._saved_ms[message.patient] = _newest(self.patients[message.patient])
-                self._partition_of[message.patient] = partition
-                self._busy_s[message.patient] = self._clock()
-        if values:
-            log.info("partition %d: typical beats of %d patients read", partition, len(values))
+        read = {
+            name: patients.from_message(message, self._contract)
+            for name, one in kept.items()
+            if (message := _decoded(name, one.value)) is not None
+        }
+        newest_ms = max(map(_newest, read.values()), default=0)
+        written_ms = max((kept[name].written_ms for name in read), default=0)
+        longest_ms = self._contract.forget_s * 1000
+        silent = 0
+        for name, leads in read.items():
+            if newest_ms - _newest(leads) > longest_ms and written_ms - kept[name].written_ms > longest_ms:
+                self._silent.append(Record(self._topic, name.encode(), None, (_SILENT,), partition))
+                silent += 1
+                continue
+            if name in self.patients and _newest(self.patients[name]) >= _newest(leads):
+                continue  # the patient's key once fell into this partition, and that was left behind
+            self.patients[name] = leads
+            self._saved_ms[name] = _newest(leads)
+            self._partition_of[name] = partition
+            self._busy_s[name] = self._clock()
+        if read:
+            log.info("partition %d: typical beats of %d patients read", partition, len(read) - silent)
+        if silent:
+            log.info("partition %d: %d patients were silent for too long and are forgotten", partition, silent)
 
     def hear(self) -> None:
         """Forget the patients that an operator has reset since."""
@@ -74,7 +106,9 @@ class Baselines:
             if record.error() is not None:
                 continue
             self._heard[record.partition() or 0] = (record.offset() or 0) + 1
-            if not record.value() and (key := record.key()) is not None:
+            if record.value() or _SILENT in (record.headers() or ()):
+                continue
+            if (key := record.key()) is not None:
                 patient = key.decode("utf-8", "replace")
                 self.patients.pop(patient, None)
                 self._saved_ms.pop(patient, None)
@@ -84,11 +118,12 @@ class Baselines:
         """Return what is to be saved after a batch; partition_of: of the patients that it held."""
         self._partition_of |= partition_of
         self._drop_silent(partition_of)
-        return [
+        silent, self._silent = self._silent[:_AT_ONCE], self._silent[_AT_ONCE:]
+        return silent + [  # in this order: one of them may be back
             self._record(patient)
             for patient in partition_of
             if (leads := self.patients.get(patient))
-            and _newest(leads) - self._saved_ms.get(patient, _oldest(leads)) >= SAVE_EVERY_S * 1000
+            and abs(_newest(leads) - self._saved_ms.get(patient, _oldest(leads))) >= SAVE_EVERY_S * 1000
         ]
 
     def _drop_silent(self, busy: Iterable[str]) -> None:
@@ -103,15 +138,19 @@ class Baselines:
                 of_one.pop(patient, None)
 
     def unsaved(self) -> list[Record]:
-        """Return what was learned since it was saved."""
+        """Return what was learned since it was saved.
+
+        A patient first seen in a batch that failed has no partition yet; those beats come again.
+        """
         return [
             self._record(patient)
             for patient, leads in self.patients.items()
-            if leads and _newest(leads) != self._saved_ms.get(patient)
+            if leads and patient in self._partition_of and _newest(leads) != self._saved_ms.get(patient)
         ]
 
     def give_back(self) -> None:
         """Forget all: the partitions are another worker's."""
+        self._silent.clear()
         for of_one in (self.patients, self._partition_of, self._saved_ms, self._heard, self._busy_s):
             of_one.clear()
         self._consumer.unassign()
@@ -133,7 +172,8 @@ def _oldest(leads: Mapping[str, Patient]) -> int:
 
 def show(settings: Settings, patient: str) -> list[messages.LeadBaseline]:
     """Return what the topic holds of a patient, of each lead; raises DataError where it is nothing."""
-    return _find(settings, patient)[1]
+    found = _find(settings, patient).values()
+    return max(found, key=lambda leads: max((lead.last_ms for lead in leads), default=0))
 
 
 def describe(lead: messages.LeadBaseline) -> str:
@@ -150,31 +190,38 @@ def describe(lead: messages.LeadBaseline) -> str:
 
 def reset(settings: Settings, patient: str) -> None:
     """Make the workers forget a patient; raises DataError where nothing is known of it."""
-    partition, _ = _find(settings, patient)
     refused: list[KafkaError] = []
     producer = Producer(kafka.producer_settings(settings) | {"message.timeout.ms": int(_STALLED_S * 1000)})
-    producer.produce(
-        settings.topics.baselines,
-        key=patient.encode(),
-        value=None,
-        partition=partition,
-        on_delivery=lambda error, _: refused.append(error) if error else None,
-    )
+    for partition in _find(settings, patient):
+        producer.produce(
+            settings.topics.baselines,
+            key=patient.encode(),
+            value=None,
+            partition=partition,
+            on_delivery=lambda error, _: refused.append(error) if error else None,
+        )
     if producer.flush(_STALLED_S) or refused:
         raise kafka.problem(settings, refused[0] if refused else KafkaError(KafkaError._TIMED_OUT))
 
 
-def _find(settings: Settings, patient: str) -> tuple[int, list[messages.LeadBaseline]]:
-    """Return a patient's partition and leads."""
+def _find(settings: Settings, patient: str) -> dict[int, list[messages.LeadBaseline]]:
+    """Return a patient's leads in each partition that holds the name: it may have fallen into another one before.
+
+    Raises DataError where none does.
+    """
     kafka.wait_for_broker(settings)
     topic = settings.topics.baselines
+    found = {}
     try:
         for partition in _partitions(settings):
-            if (found := _decoded(_read(settings, partition)[0].get(patient))) is not None:
-                return partition, found.leads
+            kept = _read(settings, partition)[0].get(patient)
+            if kept is not None and (message := _decoded(patient, kept.value)) is not None:
+                found[partition] = message.leads
     except KafkaException as error:
         raise kafka.problem(settings, error.args[0]) from None
-    raise DataError(f"topic {topic} holds no patient of that name; one is saved a minute after its first beat")
+    if not found:
+        raise DataError(f"topic {topic} holds no patient of that name; one is saved a minute after its first beat")
+    return found
 
 
 def _partitions(settings: Settings) -> list[int]:
@@ -196,13 +243,13 @@ def _reader(settings: Settings) -> Iterator[Consumer]:
         consumer.close()
 
 
-def _read(settings: Settings, partition: int) -> tuple[dict[str, bytes | None], int]:
+def _read(settings: Settings, partition: int) -> tuple[dict[str, _Kept], int]:
     """Return the last value of each key that a partition holds now, and the offset after the last record.
 
     Raises KafkaException where the broker does not answer.
     """
     topic = settings.topics.baselines
-    values: dict[str, bytes | None] = {}
+    kept: dict[str, _Kept] = {}
     with _reader(settings) as consumer:
         low, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=kafka.REQUEST_TIMEOUT_S)
         consumer.assign([TopicPartition(topic, partition, low)])
@@ -219,16 +266,37 @@ def _read(settings: Settings, partition: int) -> tuple[dict[str, bytes | None], 
                     continue
                 low = (record.offset() or 0) + 1
                 if (key := record.key()) is not None:
-                    values[key.decode("utf-8", "replace")] = record.value()
+                    kept[key.decode("utf-8", "replace")] = _Kept(record.value(), record.timestamp()[1])
             if time.monotonic() - heard > _STALLED_S:
                 raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-    return values, low
+    return kept, low
 
 
-def _decoded(value: bytes | None) -> BaselineMessage | None:
-    """A record that cannot be read counts as none: the patient is learned again."""
-    try:
-        return messages.decode_baseline(value) if value else None
-    except msgspec.MsgspecError as error:
-        log.warning("a typical beat cannot be read and is learned again: %s", str(error)[:200])
+def _decoded(patient: str, value: bytes | None) -> BaselineMessage | None:
+    """A record that cannot be read counts as none, a lead that cannot be as not there: it is learned again."""
+    if not value:
         return None
+    try:
+        message = _checked(patient, value)
+    except MessageError as error:
+        log.warning("a typical beat cannot be read and is learned again: %s", error)
+        return None
+    sound = [lead for lead in message.leads[: patients.MAX_LEADS] if patients.sound(lead)]
+    if damaged := len(message.leads) - len(sound):
+        log.warning("of a patient %d typical beats cannot be read and are learned again", damaged)
+    return msgspec.structs.replace(message, leads=sound)
+
+
+def _checked(patient: str, value: bytes) -> BaselineMessage:
+    """Decode a record; raises MessageError whatever it holds, or each worker of its partition would end at it."""
+    try:
+        message = messages.decode_baseline(value)
+    except msgspec.MsgspecError as error:
+        raise MessageError("baseline", str(error).partition("'")[0][:200]) from None  # what is quoted is content
+    except (UnicodeDecodeError, RecursionError):
+        raise MessageError("baseline", "it is no JSON in UTF-8, or too deeply nested") from None
+    if message.version != VERSION:
+        raise MessageError("baseline", f"version {message.version} is not known here")
+    if message.patient != patient:
+        raise MessageError("baseline", "its patient is another than its key")
+    return message

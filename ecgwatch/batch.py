@@ -10,18 +10,14 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
-
-import numpy as np
 
 from ecgwatch import alerts, logs, messages
-from ecgwatch.beats import Bedside, Contract, ImageContract, Prepared
 from ecgwatch.bundle import Bundle
-from ecgwatch.errors import EcgwatchError, MessageError
+from ecgwatch.errors import MessageError, internal
 from ecgwatch.logs import log
-from ecgwatch.messages import CONTENT_TYPE, VERSION, Beat, Known, Score
-from ecgwatch.patients import Patients, prepare
-from ecgwatch.scorer import Scorer
+from ecgwatch.messages import CONTENT_TYPE, VERSION, Beat, Score
+from ecgwatch.patients import Patients
+from ecgwatch.scorer import Scored, Scorer, score_each
 
 # What a dead letter shrinks to when the broker refuses it whole: small enough for any sensible message.max.bytes.
 PREFIX_BYTES = 64 * 1024
@@ -66,15 +62,6 @@ class Rules:
     alerts: str
     dead_letters: str
     max_batch: int
-
-
-class Scored(NamedTuple):
-    """What the model says of one beat, and how far its patient's typical beat was known."""
-
-    nse: float
-    distance: float
-    score: float
-    baseline: Known | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,53 +126,7 @@ def _decode(received: Received) -> list[Beat | MessageError]:
         raise
     except Exception as error:  # noqa: BLE001 - one record must not end the worker, again after each restart
         log.error("a message could not be decoded and goes to the dead letters: %s", logs.where(error))
-        raise _internal(error) from None
-
-
-def score_each(beats: Sequence[Beat], scorer: Scorer, patients: Patients) -> list[Scored | MessageError]:
-    """Score beats; in the place of one that cannot be scored stands the reason.
-
-    patients: what is known of them; it grows with the beats. Raises ScoringError where the model fails.
-    """
-    prepared = _prepare(beats, scorer.contract, patients)
-    scores = scorer.score(prepared.x)
-    found: dict[int, Scored | MessageError] = {**prepared.refused}
-    known = prepared.known or (None,) * len(prepared.kept)
-    terms = zip(*(term.tolist() for term in scores), known, strict=True)
-    for index, finite, one in zip(prepared.kept.tolist(), scores.finite.tolist(), terms, strict=True):
-        found[index] = Scored(*one) if finite else MessageError("no-score", "the model gives no number")
-    return [found[index] for index in range(len(beats))]
-
-
-def _prepare(beats: Sequence[Beat], contract: Contract | Bedside | ImageContract, patients: Patients) -> Prepared:
-    """As patients.prepare; a beat on which it fails in a way that nobody foresaw is refused alone."""
-    try:
-        return prepare(beats, contract, patients)
-    except EcgwatchError:
-        raise
-    except Exception as error:  # noqa: BLE001 - as above
-        log.error("beats are prepared one by one, those that fail go to the dead letters: %s", logs.where(error))
-    rows = [np.zeros((0, contract.length), np.float32)]
-    kept: list[int] = []
-    known: list[Known] = []
-    refused: dict[int, MessageError] = {}
-    for index, beat in enumerate(beats):  # those before the failure are repeats now, of which nothing is learned
-        try:
-            alone = prepare([beat], contract, patients)
-        except Exception as error:  # noqa: BLE001 - as above
-            refused[index] = _internal(error)
-            continue
-        if alone.refused:
-            refused[index] = alone.refused[0]
-            continue
-        rows.append(alone.x)
-        kept.append(index)
-        known += alone.known
-    return Prepared(np.concatenate(rows), np.array(kept, int), refused, tuple(known))
-
-
-def _internal(error: Exception) -> MessageError:
-    return MessageError("internal", f"an error in ecgwatch: {type(error).__name__}")
+        raise internal(error) from None
 
 
 def _answers(beat: Beat, scored: Scored, rules: Rules) -> Iterator[Record]:

@@ -80,7 +80,7 @@ def _demo(args: argparse.Namespace, settings: config.Settings) -> int:
 
 def _train(args: argparse.Namespace, settings: config.Settings) -> int:
     if missing := [name for name in ("torch", "wfdb", "openTSNE", "onnx") if find_spec(name) is None]:
-        raise ConfigError(f"training needs {', '.join(missing)}: pip install 'ecgwatch[train]'")
+        raise ConfigError(f"training needs {', '.join(missing)}: in a clone, pip install '.[train]'")
     from training import cli as training_cli
 
     return training_cli.run(args, settings)
@@ -88,7 +88,7 @@ def _train(args: argparse.Namespace, settings: config.Settings) -> int:
 
 def _benchmark(args: argparse.Namespace, settings: config.Settings) -> int:
     if missing := [name for name in ("torch", "wfdb", "openTSNE", "onnx", "umap") if find_spec(name) is None]:
-        raise ConfigError(f"the comparisons need {', '.join(missing)}: pip install 'ecgwatch[benchmark]'")
+        raise ConfigError(f"the comparisons need {', '.join(missing)}: in a clone, pip install '.[benchmark]'")
     from training.benchmark import cli as benchmark_cli
 
     return benchmark_cli.run(args, settings)
@@ -220,7 +220,8 @@ def _add_service(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         dest="rate",
         type=_positive,
         metavar="R",
-        help="take the threshold meant for this rate; default: the highest there is, so that a minute shows some",
+        help="take the threshold meant for this rate; "
+        "default: the highest rate the bundle knows (the lowest threshold), so that a minute shows some",
     )
     demo.add_argument("--svg", type=Path, metavar="FILE", help="save the last picture")
     demo.add_argument("--plain", action="store_true", help="print lines instead of the live view; so does a pipe")
@@ -279,7 +280,7 @@ def _add_training(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         commands,
         "train",
         _train,
-        "train a model and write its bundle (needs ecgwatch[train])",
+        "train a model and write its bundle (needs the extra [train])",
         """
         ecgwatch train --dataset arrhythmia
         ECGWATCH_DATA_DIRECTORY=/srv/data ecgwatch train --dataset arrhythmia --split by-beat
@@ -289,7 +290,7 @@ def _add_training(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         commands,
         "benchmark",
         _benchmark,
-        "compare ways to score, from models trained once and predictions saved (needs ecgwatch[benchmark])",
+        "compare ways to score, from models trained once and predictions saved (needs the extra [benchmark])",
         """
         ecgwatch benchmark placement --quick
         ecgwatch benchmark placement --jobs 2
@@ -335,7 +336,10 @@ def _add_models(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
             actions, name, function, summary, f"ecgwatch bundle {name}\necgwatch bundle {name} runs/mine/bundle"
         )
         action.add_argument(
-            "bundle", nargs="?", metavar="BUNDLE", help="'default', a folder or a .zip; default: the settings'"
+            "bundle",
+            nargs="?",
+            metavar="BUNDLE",
+            help="'default', a folder or a .zip; default: [model] bundle of the settings",
         )
         if name == "show":
             action.add_argument("--card", action="store_true", help="print its model card instead")

@@ -32,6 +32,8 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Kafka(_Section, frozen=True):
+    """The cluster, and how this program joins it; times in seconds."""
+
     brokers: Name = "localhost:9092"
     group: Name = "ecgwatch"
     client_id: str = "ecgwatch"
@@ -47,6 +49,8 @@ class Kafka(_Section, frozen=True):
 
 
 class Topics(_Section, frozen=True):
+    """The names of the topics, and how they are created where they are missing."""
+
     beats: Name = "ecg-beats"
     scores: str = ""
     alerts: Name = "ecg-alerts"
@@ -58,16 +62,22 @@ class Topics(_Section, frozen=True):
 
 
 class Model(_Section, frozen=True):
+    """The bundle, and what computes it."""
+
     bundle: str = "default"
     provider: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[int, Meta(ge=0)] = 1
 
 
 class Alerts(_Section, frozen=True):
+    """The rate that the alert threshold is chosen by: false alerts per hour of normal rhythm."""
+
     false_alerts_per_hour: Annotated[float, Meta(gt=0)] = 10.0
 
 
 class Worker(_Section, frozen=True):
+    """Bounds of the worker: beats in a batch, messages in memory, seconds."""
+
     max_batch: Count = 256
     max_waiting: Count = 4096
     stuck_after_s: Seconds = 60.0
@@ -75,11 +85,15 @@ class Worker(_Section, frozen=True):
 
 
 class Logs(_Section, frozen=True):
+    """How much is logged, and whether it may name patients."""
+
     level: Literal["debug", "info", "warning", "error"] = "info"
     identities: bool = False
 
 
 class Data(_Section, frozen=True):
+    """Where training and benchmarks look for data sets."""
+
     directory: str = "data"
 
 

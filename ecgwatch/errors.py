@@ -80,9 +80,14 @@ class MessageError(EcgwatchError):
     """One message, or one of its beats, cannot be scored.
 
     `reason` stands in the dead-letter header and is stable; the text says it in words and holds no signal data and no
-    identity.
+    identity. "baseline" is no dead letter but a saved typical beat that cannot be read.
     """
 
-    def __init__(self, reason: Reason, text: str) -> None:
+    def __init__(self, reason: Reason | Literal["baseline"], text: str) -> None:
         super().__init__(text)
         self.reason = reason
+
+
+def internal(error: Exception) -> MessageError:
+    """Return what stands for a failure that nobody foresaw: its type, and not its text, which may hold signal data."""
+    return MessageError("internal", f"an error in ecgwatch: {type(error).__name__}")

@@ -29,7 +29,11 @@ MIN_SAMPLES, MAX_SAMPLES = 2, 100_000
 MAX_MV = 10_000.0
 FS_HZ_RANGE = (50.0, 10_000.0)
 
-Version = Annotated[int, Meta(ge=1, description="Version of the wire contract; this reader knows 1.")]
+Version = Annotated[
+    int,
+    # in the schema alone, as in `rr_ms` below: the codec tells a later version from a wrong one
+    Meta(ge=1, description="Version of the wire contract: 1.", extra_json_schema={"const": VERSION}),
+]
 Patient = Annotated[
     str,
     Meta(min_length=1, max_length=200, description="The patient's pseudonym, equal to the Kafka key."),
@@ -79,7 +83,9 @@ class BeatItem(msgspec.Struct, frozen=True):
     """One beat in a JSON message."""
 
     r_time_ms: TimeMs
-    r_index: Annotated[int, Meta(ge=0, description="Index of the R peak in `samples`.")]
+    r_index: Annotated[
+        int, Meta(ge=0, description="Index of the R peak in `samples`, from 0; below the number of samples.")
+    ]
     # limits in the schema alone: the decoder would refuse the message, `refusal` refuses the beat
     samples: Annotated[
         list[Annotated[float, Meta(extra_json_schema={"minimum": -MAX_MV, "maximum": MAX_MV})]],
@@ -89,8 +95,11 @@ class BeatItem(msgspec.Struct, frozen=True):
         ),
     ]
     rr_ms: Annotated[
-        list[float],
-        Meta(max_length=1000, description="RR intervals before this beat, oldest first; the last ends at its R peak."),
+        list[Annotated[float, Meta(extra_json_schema={"exclusiveMinimum": 0})]],
+        Meta(
+            max_length=1000,
+            description="RR intervals before this beat, milliseconds, oldest first; the last ends at its R peak.",
+        ),
     ] = []
 
 
@@ -110,7 +119,9 @@ class BeatMessage(msgspec.Struct, frozen=True):
     patient: Patient
     lead: Lead
     fs_hz: Annotated[float, Meta(ge=FS_HZ_RANGE[0], le=FS_HZ_RANGE[1], description="Sampling frequency, hertz.")]
-    beats: Annotated[list[BeatItem], Meta(min_length=1, max_length=MAX_BEATS_PER_MESSAGE)]
+    beats: Annotated[
+        list[BeatItem], Meta(min_length=1, max_length=MAX_BEATS_PER_MESSAGE, description="The oldest first.")
+    ]
 
 
 class PackedBeatMessage(msgspec.Struct, frozen=True):

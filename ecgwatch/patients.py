@@ -14,6 +14,11 @@ however many; the bound of what can be: per beat `follow * gate` usual deviation
 an electrode put elsewhere), and the typical beat is learned anew from those that came meanwhile. Until then each of
 them may be an alert.
 
+Such times are times watched: between two beats no more counts than `WATCHED_MS`, so that neither a gap nor a clock that
+was set makes a tachycardia of a minute the typical beat. A beat at quite another time, by more than `forget_s` later or
+`SET_BACK_MS` earlier, is judged by what is known and changes nothing. Only where such beats are all that comes for
+`AGREED_MS`, the patient was away, and what was learned of them aside is what is known, or the clock was set back.
+
 A model input (`beats.Bedside`) is the beat, the typical beat, the RR interval against the recent ones, and pauses:
 
     beat      T + (x - T) (USUAL / d)^RELATIVE, in units of T's amplitude: x the window, shifted by up to `align_s` to
@@ -33,6 +38,7 @@ import numpy as np
 
 from ecgwatch import beats as contracts
 from ecgwatch.beats import Bedside, Contract, ImageContract, Prepared
+from ecgwatch.logs import log
 from ecgwatch.messages import VERSION, BaselineMessage, Beat, Known, LeadBaseline
 
 LEAST_BEATS = 8  # before so many there is no typical beat: a beat is compared with itself, and only its RR can tell
@@ -48,11 +54,18 @@ PAUSE_MS = 2000.0  # the clinic's limit of a sinus pause; in DS1 only 207 and 20
 LONGEST_PAUSE_MS = 10_000.0  # what is longer is rather a gap in the signal, and counts as this
 PAUSE_WEIGHT = 5.0  # three pauses of 3 s among 40 beats at 60/min then weigh about 1
 LEAST_RR_MS = 100.0
-SET_BACK_MS = 60_000  # a beat so much older than the newest is no repeat: the sender's clock was set back
-MAX_LEADS = 12  # of one patient; then the one longest silent goes (a record of the topic has a largest size)
+WATCHED_MS = 3000  # the most that counts between two beats: what is longer is a gap, or the sender's clock was set
+SET_BACK_MS = 60_000  # a beat so much older than the newest is no repeat: it came late, or the clock was set back
+AGREED_MS = 60_000  # so long only beats at another time must be watched before it is the time
+MAX_LEADS = 12  # learned of one patient (a record of the topic has a largest size)
 SAME_R_MS = 2.5  # times of R are rounded to the millisecond
 LEAST_ACCEPTED = 0.2
 ACCEPTED_OVER = 64  # beats, about
+LATEST_MS = 253_402_300_799_999  # these five: of what is read from the topic, wider than anything that is saved
+MOST_BEATS = 2**53
+LARGEST_MV = 1e12
+LARGEST_SHIFT_MS = 10_000.0
+LARGEST_DEVIATION = 1e6
 QUIET_SHARE = 0.45  # of the first beats' deviations this quantile is the usual one: half of them may be ectopic
 
 
@@ -64,11 +77,12 @@ class Patient:
     learning time is over; first_ms, last_ms: R of the first and the newest beat; count: beats seen; accepted: share of
     the recent beats that lay within the gate; left_ms: since when it is too small, None where it is not; pending:
     windows to learn from, every `stride`-th, since `first_ms` or `left_ms`; shifts: float64[n, 2], R and shift of the
-    recent beats, ms.
+    recent beats, ms; aside: what is learned of beats at quite another time while none but such come (not saved).
+    What was not watched moves `first_ms` and `left_ms` on: the time watched is what `last_ms` is later.
     """
 
     first_ms: int
-    last_ms: int = -1
+    last_ms: int
     count: int = 0
     typical: np.ndarray | None = None
     deviation: float = USUAL
@@ -78,6 +92,7 @@ class Patient:
     stride: int = 1
     pending: list[np.ndarray] = field(default_factory=list)
     shifts: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
+    aside: "Patient | None" = None
 
     @property
     def known(self) -> Known:
@@ -102,7 +117,7 @@ def prepare(beats: Sequence[Beat], contract: Contract | Bedside | ImageContract,
     for number, beat in enumerate(beats):
         if number in refused:
             continue
-        patient = _patient(patients, beat, contract)
+        patient = _patient(patients, windows[number], beat, contract)
         rows.append(see(patient, windows[number], beat, contract))
         known.append(patient.known)
         kept.append(number)
@@ -110,37 +125,93 @@ def prepare(beats: Sequence[Beat], contract: Contract | Bedside | ImageContract,
     return Prepared(x, np.array(kept, int), refused, tuple(known))
 
 
-def _patient(patients: Patients, beat: Beat, contract: Bedside) -> Patient:
-    """Find a patient's lead; begin anew where nothing was seen of it for `forget_s`."""
+def _patient(patients: Patients, window: np.ndarray, beat: Beat, contract: Bedside) -> Patient:
+    """Find what is known of a patient's lead, to judge a beat by."""
     leads = patients.setdefault(beat.patient, {})
     found = leads.get(beat.lead)
-    if found is None or beat.r_time_ms - found.last_ms > contract.forget_s * 1000:
-        found = leads[beat.lead] = Patient(first_ms=beat.r_time_ms)
-        if len(leads) > MAX_LEADS:
-            del leads[min(leads, key=lambda lead: leads[lead].last_ms if lead != beat.lead else beat.r_time_ms)]
-    elif beat.r_time_ms < found.last_ms - SET_BACK_MS:
-        _set_back(found, beat.r_time_ms)
+    if found is None:
+        found = _unknown(beat)
+        if _room(leads, beat, contract):
+            leads[beat.lead] = found
+    elif _follows(found, beat, contract):
+        found.aside = None
+    else:
+        found = leads[beat.lead] = _at_another_time(found, window, beat, contract)
     return found
 
 
+def _unknown(beat: Beat) -> Patient:
+    return Patient(first_ms=beat.r_time_ms, last_ms=beat.r_time_ms - 1)
+
+
+def _room(leads: dict[str, Patient], beat: Beat, contract: Bedside) -> bool:
+    """Whether one more lead can be learned; the one longest silent makes room, but none that is alive.
+
+    Or the leads of a patient with one too many would drive each other out, and none would ever be learned.
+    """
+    if len(leads) < MAX_LEADS:
+        return True
+    silent = min(leads, key=lambda lead: leads[lead].last_ms)
+    if beat.r_time_ms - leads[silent].last_ms > contract.learn_s * 1000:
+        del leads[silent]
+        return True
+    _say_too_many_leads()
+    return False
+
+
+@cache
+def _say_too_many_leads() -> None:  # cached: once is enough
+    log.warning("a patient has more than %d leads: beats of the others are judged by their rhythm alone", MAX_LEADS)
+
+
+def _follows(patient: Patient, beat: Beat, contract: Bedside) -> bool:
+    """Whether a beat's time goes on from that of the newest one; a little older is a repeat."""
+    return -SET_BACK_MS <= beat.r_time_ms - patient.last_ms <= contract.forget_s * 1000
+
+
+def _at_another_time(patient: Patient, window: np.ndarray, beat: Beat, contract: Bedside) -> Patient:
+    """Learn of a beat at quite another time aside; return what is to be gone on with.
+
+    A few such beats came late, or are another sender's, or bear a wrong stamp: they must not cost what is known. Where
+    nothing is known yet it costs nothing.
+    """
+    aside = patient.aside
+    if aside is None or not _follows(aside, beat, contract):
+        aside = patient.aside = _unknown(beat)
+    see(aside, window, beat, contract)
+    if aside.typical is None or (patient.typical is not None and aside.last_ms - aside.first_ms < AGREED_MS):
+        return patient
+    if patient.typical is None or beat.r_time_ms > patient.last_ms:
+        return aside  # the patient was away for `forget_s`
+    _set_back(patient, beat.r_time_ms)
+    return patient
+
+
 def _set_back(patient: Patient, r_ms: int) -> None:
-    """The sender's clock was ahead, or is behind now: go on from there, or the patient would be deaf until then."""
+    """The sender's clock was ahead, or is behind now: go on from there, or the patient would be deaf until then.
+
+    What was watched so far does not count: it may come once more.
+    """
+    patient.aside = None
     patient.last_ms = r_ms - 1
     patient.shifts = np.zeros((0, 2))
     if not patient.learned:
         patient.first_ms = r_ms
-    if patient.left_ms is not None:
-        patient.left_ms = r_ms
+    elif patient.left_ms is not None:
+        patient.left_ms, patient.pending, patient.stride = r_ms, [], 1
 
 
 def see(patient: Patient, window: np.ndarray, beat: Beat, contract: Bedside) -> np.ndarray:
     """Return a beat's model input, float32[contract.length], and learn from it.
 
     window: float32[samples + 2 * spare], millivolts at contract.fs_hz, without its median. A beat no newer than the
-    newest one seen changes nothing.
+    newest one seen changes nothing, nor does one newer by more than `forget_s`.
     """
     spare, samples = contract.spare, contract.samples
-    new = beat.r_time_ms > patient.last_ms
+    step_ms = beat.r_time_ms - patient.last_ms
+    new = 0 < step_ms <= contract.forget_s * 1000
+    if new and step_ms > WATCHED_MS:
+        _skip(patient, step_ms - WATCHED_MS)
     if new and not patient.learned:
         _learn(patient, window, beat, contract)
     typical = window[spare : spare + samples] if patient.typical is None else patient.typical
@@ -164,6 +235,13 @@ def see(patient: Patient, window: np.ndarray, beat: Beat, contract: Bedside) -> 
             moved = typical + np.float32(contract.follow) * away[best]
             _follow(patient, moved, deviation, window, contract)
     return row
+
+
+def _skip(patient: Patient, unwatched_ms: int) -> None:
+    """Do not count time in which no beat was seen."""
+    patient.first_ms += unwatched_ms
+    if patient.left_ms is not None:
+        patient.left_ms += unwatched_ms
 
 
 def _follow(patient: Patient, moved: np.ndarray, deviation: float, window: np.ndarray, contract: Bedside) -> None:
@@ -301,15 +379,14 @@ def _saved(lead: str, patient: Patient, contract: Bedside) -> LeadBaseline:
 
 
 def from_message(message: BaselineMessage, contract: Bedside) -> dict[str, Patient]:
-    """Return a patient's leads as they were saved; what another contract made, or what is no signal, is left out."""
+    """Return a patient's leads as they were saved; what another contract made, or what is not sound, is left out."""
     found = {}
     for saved in message.leads:
-        written = [*saved.pending, *([saved.typical] if saved.typical else [])]
-        if saved.fs_hz != contract.fs_hz or any(len(one) != 4 * contract.samples for one in written):
+        written = _written(saved)
+        fits = saved.fs_hz == contract.fs_hz and all(len(one) == 4 * contract.samples for one in written)
+        if not fits or not sound(saved):
             continue
         arrays = [np.frombuffer(one, "<f4") for one in written]
-        if not all(np.isfinite(one).all() for one in arrays) or (saved.known != "none" and not saved.typical):
-            continue
         patient = Patient(
             first_ms=saved.first_ms,
             last_ms=saved.last_ms,
@@ -325,6 +402,29 @@ def from_message(message: BaselineMessage, contract: Bedside) -> dict[str, Patie
         patient.shifts = np.array(saved.shifts, np.float64).reshape(-1, 2)
         found[saved.lead] = patient
     return found
+
+
+def sound(saved: LeadBaseline) -> bool:
+    """Whether a lead holds what `to_message` may have written, whatever the contract."""
+    written = _written(saved)
+    times = [saved.first_ms, saved.last_ms, *([] if saved.left_ms is None else [saved.left_ms])]
+    return (
+        all(one and len(one) % 4 == 0 and len(one) == len(written[0]) for one in written)
+        and all(bool((np.abs(np.frombuffer(one, "<f4")) <= LARGEST_MV).all()) for one in written)  # NaN is not
+        and (saved.typical is None) == (saved.known == "none")
+        and len(saved.pending) <= PENDING
+        and len(saved.shifts) <= contracts.RR_HISTORY + 1
+        and all(0 <= r_ms <= LATEST_MS and abs(shift) <= LARGEST_SHIFT_MS for r_ms, shift in saved.shifts)
+        and all(0 <= ms <= LATEST_MS for ms in times)
+        and 1 <= saved.beats <= MOST_BEATS
+        and 1 <= saved.stride <= MOST_BEATS
+        and 0 <= saved.accepted <= 1
+        and 0 <= saved.deviation <= LARGEST_DEVIATION
+    )
+
+
+def _written(saved: LeadBaseline) -> list[bytes]:
+    return [*saved.pending, *([] if saved.typical is None else [saved.typical])]
 
 
 def _bytes(array: np.ndarray) -> bytes:

@@ -59,7 +59,7 @@ def read_wfdb(path: Path, lead: str | None = None) -> Record:
     try:
         import wfdb
     except ImportError:
-        raise DataError("reading WFDB records needs wfdb: pip install 'ecgwatch[records]'") from None
+        raise DataError("reading WFDB records needs wfdb: in a clone, pip install '.[records]'") from None
     try:
         header = wfdb.rdheader(str(path))
         channel = _channel(header.sig_name, lead, path)

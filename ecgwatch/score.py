@@ -9,14 +9,13 @@ from typing import Literal, TextIO
 import msgspec
 
 from ecgwatch import bundle
-from ecgwatch.batch import score_each
 from ecgwatch.config import Settings
 from ecgwatch.errors import MessageError
 from ecgwatch.logs import log
 from ecgwatch.messages import Known, refusal
 from ecgwatch.patients import Patients
 from ecgwatch.records import Record, beats_of, read_wfdb
-from ecgwatch.scorer import Scorer
+from ecgwatch.scorer import Scorer, score_each
 
 
 class ScoredBeat(msgspec.Struct, frozen=True):

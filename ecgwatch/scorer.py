@@ -13,9 +13,13 @@ from typing import NamedTuple
 import numpy as np
 import onnxruntime
 
-from ecgwatch.beats import Bedside, Contract, ImageContract
+from ecgwatch import logs
+from ecgwatch.beats import Bedside, Contract, ImageContract, Prepared
 from ecgwatch.bundle import Bundle, Scale
-from ecgwatch.errors import BundleError, ConfigError, ScoringError
+from ecgwatch.errors import BundleError, ConfigError, EcgwatchError, MessageError, ScoringError, internal
+from ecgwatch.logs import log
+from ecgwatch.messages import Beat, Known
+from ecgwatch.patients import Patients, prepare
 from ecgwatch.tsne_map import ReferenceMap
 
 ENCODER = ("mean", "nse")  # what a graph gives without a map
@@ -128,6 +132,57 @@ class Scorer:
 
     def _scores(self, x: np.ndarray) -> Scores:
         return Scores(*(part.astype(np.float64) for part in self._model.run(x)))
+
+
+class Scored(NamedTuple):
+    """What the model says of one beat, and how far its patient's typical beat was known."""
+
+    nse: float
+    distance: float
+    score: float
+    baseline: Known | None
+
+
+def score_each(beats: Sequence[Beat], scorer: Scorer, patients: Patients) -> list[Scored | MessageError]:
+    """Score beats; in the place of one that cannot be scored stands the reason.
+
+    patients: what is known of them; it grows with the beats. Raises ScoringError where the model fails.
+    """
+    prepared = _prepare(beats, scorer.contract, patients)
+    scores = scorer.score(prepared.x)
+    found: dict[int, Scored | MessageError] = {**prepared.refused}
+    known = prepared.known or (None,) * len(prepared.kept)
+    terms = zip(*(term.tolist() for term in scores), known, strict=True)
+    for index, finite, one in zip(prepared.kept.tolist(), scores.finite.tolist(), terms, strict=True):
+        found[index] = Scored(*one) if finite else MessageError("no-score", "the model gives no number")
+    return [found[index] for index in range(len(beats))]
+
+
+def _prepare(beats: Sequence[Beat], contract: Contract | Bedside | ImageContract, patients: Patients) -> Prepared:
+    """As patients.prepare; a beat on which it fails in a way that nobody foresaw is refused alone."""
+    try:
+        return prepare(beats, contract, patients)
+    except EcgwatchError:
+        raise
+    except Exception as error:  # noqa: BLE001 - one record must not end the worker, again after each restart
+        log.error("beats are prepared one by one, those that fail are refused: %s", logs.where(error))
+    rows = [np.zeros((0, contract.length), np.float32)]
+    kept: list[int] = []
+    known: list[Known] = []
+    refused: dict[int, MessageError] = {}
+    for index, beat in enumerate(beats):  # those before the failure are repeats now
+        try:
+            alone = prepare([beat], contract, patients)
+        except Exception as error:  # noqa: BLE001 - as above
+            refused[index] = internal(error)
+            continue
+        if alone.refused:
+            refused[index] = alone.refused[0]
+            continue
+        rows.append(alone.x)
+        kept.append(index)
+        known += alone.known
+    return Prepared(np.concatenate(rows), np.array(kept, int), refused, tuple(known))
 
 
 def difference(

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 
+import msgspec
 import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
@@ -20,6 +21,7 @@ from tests.integration.traffic import templates, until
 CONTRACT = Bedside()
 TOPIC = "ecg-baselines"
 QUIET = {"log_level": 0}
+Headers = tuple[tuple[str, bytes], ...]
 
 
 class Site:
@@ -30,9 +32,13 @@ class Site:
         self.topic = topic
         self.producer = Producer(kafka.producer_settings(self.settings))
 
-    def put(self, partition: int, key: str | None, value: bytes | None) -> None:
-        """Append a record to a partition."""
-        self.producer.produce(self.topic, key=key, value=value, partition=partition)
+    def put(
+        self, partition: int, key: str | None, value: bytes | None, written_ms: int = 0, headers: Headers = ()
+    ) -> None:
+        """Append a record to a partition, as if it were then (0: now)."""
+        self.producer.produce(
+            self.topic, key=key, value=value, partition=partition, timestamp=written_ms, headers=list(headers)
+        )
         assert self.producer.flush(10) == 0
 
     def publish(self, records: list[Record]) -> None:
@@ -40,7 +46,7 @@ class Site:
         for record in records:
             assert record.topic == self.topic
             assert record.key is not None
-            self.put(record.partition, record.key.decode(), record.value)
+            self.put(record.partition, record.key.decode(), record.value, headers=record.headers)
 
     def loaded(self, *partitions: int) -> Baselines:
         """Baselines as a worker has them that took these partitions."""
@@ -136,6 +142,44 @@ class TestLoad:
             "a typical beat cannot be read and is learned again"
         ] * 3
 
+    @pytest.mark.parametrize(
+        "value",
+        [
+            b'{"version":1,"patient":"\xff","leads":[]}',
+            b"[" * 100_000,
+            b'{"version":1,"patient":"b","leads":' + b"[" * 100_000,
+            b'{"version":1,"patient":"b","leads":[],"more":' + b"[" * 100_000,
+            saved("b", 1).replace(b'"known":"none"', b'"known":"somebody"'),
+            b'{"version":' + b"9" * 10_000 + b',"patient":"b","leads":[]}',
+            b'{"version":2,"patient":"b","leads":[]}',
+            saved("b", *range(1, 20)).replace(b'"stride":1', b'"stride":0'),
+            saved("b", *range(1, 20)).replace(b'"stride":1', b'"stride":' + b"9" * 30),
+            saved("b", *range(1, 20)).replace(b'"left_ms":null', b'"left_ms":-1'),
+            saved("somebody", 1),
+        ],
+        ids=range(11),
+    )
+    def test_no_record_whatever_ends_a_worker(self, site: Site, caplog: pytest.LogCaptureFixture, value: bytes):
+        site.put(0, "b", value)
+        site.put(0, "e", saved("e", 1, 2))
+        with caplog.at_level(logging.WARNING, "ecgwatch"):
+            found = site.loaded(0)
+        (said,) = [record.getMessage() for record in caplog.records]
+        assert "cannot be read and" in said
+        assert "somebody" not in said
+        assert {name: count for name, count in counts(found).items() if count} == {"e": 2}
+        learn(found.patients, "b", *range(30, 40))
+        assert {record.key for record in [*found.due({"b": 0}), *found.unsaved()]} == {b"b"}
+
+    def test_of_a_record_with_a_damaged_lead_the_others_are_read(self, site: Site):
+        known: Patients = {}
+        for lead in ("MLII", "V1"):
+            learn(known, "a", *range(10), lead=lead)
+        message = to_message("a", known["a"], CONTRACT)
+        damaged = [msgspec.structs.replace(message.leads[0], accepted=7.0), message.leads[1]]
+        site.put(0, "a", messages.encode(msgspec.structs.replace(message, leads=damaged)))
+        assert list(site.loaded(0).patients["a"]) == ["V1"]
+
     def test_what_another_contract_made_is_unknown_and_is_saved_over(self, site: Site):
         site.put(0, "a", saved("a", 1, contract=Bedside(fs_hz=250.0)))
         found = site.loaded(0)
@@ -147,10 +191,120 @@ class TestLoad:
 
     def test_more_records_than_are_read_at_once_are_all_read(self, site: Site):
         value = saved("a", 1)
-        for number in range(1203):
-            site.producer.produce(TOPIC, key=f"p{number % 7}", value=value, partition=2)
+        for _ in range(1203):
+            site.producer.produce(TOPIC, key="a", value=value, partition=2)
         site.put(2, "last", saved("last", 1, 2))
         assert set(site.loaded(2).patients) == {"a", "last"}
+
+    @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+    def test_of_a_patient_in_two_partitions_the_newer_record_counts_in_whatever_order_they_are_read(
+        self, site: Site, order: tuple[int, int]
+    ):
+        site.put(1, "a", saved("a", 1, 2, 3))
+        site.put(0, "a", saved("a", 1, 2))
+        found = site.loaded(*order)
+        assert counts(found) == {"a": 3}
+        learn(found.patients, "a", 4)
+        assert [record.partition for record in found.unsaved()] == [1]
+
+    def test_a_record_read_later_does_not_undo_what_was_learned_meanwhile(self, site: Site):
+        site.put(1, "a", saved("a", 1, 2))
+        found = site.loaded(0)
+        learn(found.patients, "a", 3, 4, 5)
+        found.load(1)
+        assert counts(found) == {"a": 3}
+
+
+class TestSilent:
+    """Patients of past stays: what is saved of them is not read for ever."""
+
+    NOW_MS = 1_795_478_400_000
+    LONG_S = CONTRACT.forget_s + 1
+
+    def at(self, *seconds_ago: float) -> list[float]:
+        return [self.NOW_MS / 1000 - ago for ago in seconds_ago]
+
+    def two(self, site: Site, beats_ago_s: float, written_ago_s: float) -> None:
+        """A patient and one who is that far behind in beats and in writing."""
+        site.put(0, "here", saved("here", *self.at(9, 8, 7)), self.NOW_MS)
+        gone = saved("gone", *self.at(*(beats_ago_s + back for back in (9, 8, 7))))
+        site.put(0, "gone", gone, self.NOW_MS - round(1000 * written_ago_s))
+
+    def test_who_is_behind_by_more_than_forget_s_is_not_read_and_is_taken_off_the_topic(
+        self, site: Site, caplog: pytest.LogCaptureFixture
+    ):
+        self.two(site, self.LONG_S, self.LONG_S)
+        with caplog.at_level(logging.INFO, "ecgwatch"):
+            found = site.loaded(0)
+        assert set(found.patients) == {"here"}
+        assert [record.getMessage() for record in caplog.records] == [
+            "partition 0: typical beats of 1 patients read",
+            "partition 0: 1 patients were silent for too long and are forgotten",
+        ]
+        records = found.due({})
+        assert [(record.key, record.value, record.partition) for record in records] == [(b"gone", None, 0)]
+        assert found.due({}) == []
+        site.publish(records)
+        assert site.loaded(0).due({}) == []
+        assert [len(site.read(partition)) for partition in range(4)] == [3, 0, 0, 0]
+
+    @pytest.mark.parametrize(
+        ("beats_s", "written_s"),
+        [
+            (CONTRACT.forget_s - 1, CONTRACT.forget_s - 1),  # twelve hours are not over
+            (10**9, 60),  # the other's clock is years ahead, or this one's beats are a replay of the past
+            (60, 10**6),  # no worker ran for days, and one wrote the first of those who waited
+        ],
+    )
+    def test_who_may_be_alive_is_read(self, site: Site, beats_s: float, written_s: float):
+        self.two(site, beats_s, written_s)
+        found = site.loaded(0)
+        assert (counts(found), found.due({})) == ({"here": 3, "gone": 3}, [])
+
+    def test_a_partition_that_was_left_alone_for_years_is_read(self, site: Site):
+        site.put(0, "a", saved("a", 1), 1_000_000)
+        site.put(0, "b", saved("b", 1, 2), 1_000_000)
+        site.put(1, "c", saved("c", *self.at(1)), self.NOW_MS)
+        assert set(site.loaded(0, 1).patients) == {"a", "b", "c"}
+
+    def test_its_tombstone_does_not_undo_what_is_learned_of_a_patient_who_is_back(self, site: Site):
+        self.two(site, self.LONG_S, self.LONG_S)
+        found = site.loaded(0)
+        learn(found.patients, "gone", *self.at(*range(90, 0, -1)))
+        records = found.due({"gone": 0})
+        assert [(record.key, record.value is None) for record in records] == [(b"gone", True), (b"gone", False)]
+        site.publish(records)
+        found.patients["end"] = {}
+        site.put(0, "end", None)
+        until_heard(found, "end")
+        assert counts(found)["gone"] == 90
+        assert counts(site.loaded(0))["gone"] == 90
+
+    def test_what_was_left_behind_in_another_partition_goes_and_the_patient_stays(self, site: Site):
+        self.two(site, self.LONG_S, self.LONG_S)
+        site.put(1, "gone", saved("gone", *self.at(4, 3, 2, 1)), self.NOW_MS)
+        found = site.loaded(1, 0)
+        site.publish(found.due({}))
+        found.patients["end"] = {}
+        site.put(0, "end", None)
+        until_heard(found, "end")
+        assert counts(found) == {"here": 3, "gone": 4}
+
+    def test_of_very_many_no_batch_carries_more_than_500(self, site: Site):
+        site.put(0, "here", saved("here", *self.at(1)), self.NOW_MS)
+        for number in range(700):
+            name, written_ms = f"p{number}", self.NOW_MS - round(1000 * self.LONG_S)
+            value = saved(name, *self.at(self.LONG_S + 2))
+            site.producer.produce(TOPIC, key=name, value=value, partition=0, timestamp=written_ms)
+        assert site.producer.flush(10) == 0
+        found = site.loaded(0)
+        assert [len(found.due({})) for _ in range(3)] == [500, 200, 0]
+
+    def test_what_is_given_back_is_not_taken_off(self, site: Site):
+        self.two(site, self.LONG_S, self.LONG_S)
+        found = site.loaded(0)
+        found.give_back()
+        assert found.due({}) == []
 
 
 class TestHear:
@@ -233,10 +387,20 @@ class TestSave:
         learn(found.patients, "a", 160)
         assert len(found.due({"a": 2})) == 1
 
+    def test_after_a_clock_was_set_back_it_goes_on_being_saved(self, site: Site):
+        site.put(2, "a", saved("a", *range(99_980, 100_000)))
+        found = site.loaded(2)
+        due = []
+        for second in range(200):
+            learn(found.patients, "a", 1000 + second)
+            if found.due({"a": 2}):
+                due.append(second)
+        assert due == [60, 120, 180]
+
     def test_only_patients_of_the_batch_are_due(self, site: Site):
         found = site.loaded(2)
         for patient in "ab":
-            learn(found.patients, patient, 0, 100)
+            learn(found.patients, patient, *range(100))
         assert [record.key for record in found.due({"b": 2})] == [b"b"]
 
     def test_a_patient_none_of_whose_beats_could_be_scored_is_not_due(self, site: Site):
@@ -248,11 +412,18 @@ class TestSave:
         found = site.loaded(0)
         learn(found.patients, "seen", 2)
         learn(found.patients, "new", 5)
-        learn(found.patients, "due", 0, 90)
+        learn(found.patients, "due", *range(90))
         assert found.due({"seen": 0, "new": 1}) == []
         assert len(found.due({"due": 1})) == 1
         assert sorted(record.key or b"" for record in found.unsaved()) == [b"new", b"seen"]
         assert found.unsaved() == []
+
+    def test_a_patient_first_seen_in_a_batch_that_failed_is_not_saved_and_the_others_are(self, site: Site):
+        found = site.loaded(0)
+        learn(found.patients, "failed", 1)
+        learn(found.patients, "seen", 1)
+        found.due({"seen": 0})
+        assert [record.key for record in found.unsaved()] == [b"seen"]
 
     def test_a_record_holds_all_that_is_known_and_names_the_partition_of_the_beats(self, site: Site):
         site.put(3, "there", saved("there", 1))
@@ -343,6 +514,19 @@ class TestCommands:
             f"ecgwatch: topic {TOPIC} holds no patient of that name; one is saved a minute after its first beat\n"
         )
         assert cli.main(["baseline", "show", "b"]) == 0
+
+    def test_of_a_patient_in_two_partitions_show_prefers_the_newer_and_reset_reaches_both(
+        self, command: Site, capsys: pytest.CaptureFixture[str]
+    ):
+        command.put(0, "a", saved("a", 1, 2, 3))
+        command.put(1, "b", saved("b", 1))
+        command.put(2, "a", saved("a", 4))
+        command.put(3, "a", saved("a", 1, 2))
+        assert cli.main(["baseline", "show", "a"]) == 0
+        assert capsys.readouterr().out.startswith("MLII: none, 1 beats")
+        assert cli.main(["baseline", "reset", "a"]) == 0
+        assert [command.read(partition)[-1].value() is None for partition in range(4)] == [True, False, True, True]
+        assert len(command.read(1)) == 1
 
     @pytest.mark.parametrize("action", ["show", "reset"])
     def test_a_patient_of_whom_nothing_is_known_is_missing_data(

@@ -153,7 +153,7 @@ def test_refused_beats_cost_the_same_each_however_many_there_are(rules: Rules):
 def stands_for_a_mistake(rules: Rules, typical: np.ndarray) -> Patients:
     """What is known of patient bad is what no worker learns."""
     patients = learned(rules)
-    patients["bad"] = {beat(0).lead: Patient(first_ms=0, typical=typical, learned=True)}
+    patients["bad"] = {beat(0).lead: Patient(first_ms=0, last_ms=0, typical=typical, learned=True)}
     return patients
 
 

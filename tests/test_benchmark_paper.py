@@ -1,7 +1,12 @@
 """The paper, cell by cell: from small files to tables, verdicts and the report."""
 
 import argparse
+import json
+import multiprocessing
+import os
 import shutil
+import signal
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,15 +17,15 @@ import torch
 
 from ecgwatch import cli
 from ecgwatch.beats import ImageContract
-from ecgwatch.errors import DataError
+from ecgwatch.errors import ConfigError, DataError
 from tests import idx_files
 from training import train
 from training.benchmark import placement, placements
 from training.benchmark.auroc import auroc
-from training.benchmark.paper import cells, choices, claims, figures, report, tables
+from training.benchmark.paper import cells, choices, claims, report, results, tables
 from training.benchmark.paper import cli as paper_cli
 from training.benchmark.paper.cells import JOINT, JOINT_Z
-from training.benchmark.paper.figures import PLAIN, SAMPLED, THROUGH_MEAN, Cell, Row
+from training.benchmark.paper.results import PLAIN, SAMPLED, THROUGH_MEAN, Cell, Row
 from training.benchmark.placement import Experiment
 from training.benchmark.tables import ALPHAS, LATENT, OURS
 from training.datasets import images
@@ -46,7 +51,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def saved(runs: Path) -> Cell:
-    found = figures.load(CELL, runs / CELL.name)
+    found = results.load(CELL, runs / CELL.name)
     assert found is not None
     return found
 
@@ -85,13 +90,65 @@ def test_a_cell_that_was_stopped_ends_as_one_that_was_not(
     monkeypatch.setattr(train, "fit", lambda *given: pytest.fail("trained again"))
     monkeypatch.setattr(placements, "joint", whole)
     assert cells.run([CELL], BASE, runs, tmp_path, 1, CPU) == 0
-    again = figures.load(CELL, tmp_path / CELL.name)
+    again = results.load(CELL, tmp_path / CELL.name)
     assert again is not None
     assert _timeless(again, tmp_path) == _timeless(saved, runs)
 
 
 def _timeless(cell: Cell, folder: Path) -> list[Row]:
-    return [replace(row, seconds=None, map_seconds=None) for row in figures.rows(cell, folder / CELL.name)]
+    return [replace(row, seconds=None, map_seconds=None) for row in results.rows(cell, folder / CELL.name)]
+
+
+def test_half_a_cell_does_not_stand_where_another_machine_made_all_of_it(
+    runs: Path, saved: Cell, tmp_path: Path
+) -> None:
+    whole = results.saved_rows(CELL, runs / CELL.name)
+    assert whole == results.rows(saved, runs / CELL.name)
+    shutil.copytree(runs / CELL.name, tmp_path / CELL.name)
+    assert results.saved_rows(CELL, tmp_path / CELL.name) == whole
+    placement.way_file(tmp_path / CELL.name, JOINT).unlink()
+    half = results.saved_rows(CELL, tmp_path / CELL.name)
+    assert results.joined(half, whole, [CELL]) == whole
+
+
+def test_figures_are_counted_again_where_the_cell_is_newer(runs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / CELL.name
+    shutil.copytree(runs / CELL.name, folder)
+    before = results.saved_rows(CELL, folder)
+    made = json.loads((folder / "made.json").read_text())
+    (folder / "made.json").write_text(json.dumps(made | {"machine": "another"}))
+    after = results.saved_rows(CELL, folder)
+    assert [row.machine for row in after] == ["another"] * len(before)
+
+
+def test_a_killed_process_ends_the_command_and_the_rest_is_done_by_the_next(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others = [replace(CELL, seed=seed) for seed in (1, 2)]
+    start = time.monotonic()
+    with pytest.raises(ConfigError, match=r"was killed.*smaller --jobs; the same command goes on"):
+        cells._in_processes(_killed, others, 2, 2, None)
+    assert time.monotonic() - start < 60
+    assert not multiprocessing.active_children()
+
+
+def _killed(cell: Experiment) -> str:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return cell.name
+
+
+def test_a_folder_of_another_run_or_a_torn_checkpoint_is_left_out_and_said(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(images.RELEASES, "mnist", idx_files.known(images.RELEASES["mnist"], runs / "mnist"))
+    other, torn = replace(CELL, seed=1), replace(CELL, seed=2)
+    train.open_run(tmp_path / other.name, replace(BASE["mnist"], latent=3))
+    train.open_run(tmp_path / torn.name, replace(BASE["mnist"], normal=torn.normal, seed=2))
+    (tmp_path / torn.name / "checkpoint.safetensors").write_bytes(b"torn")
+    assert cells.run([other, torn], BASE, runs, tmp_path, 1, CPU) == 2
+    said = capsys.readouterr().out
+    assert "holds a run with other parameters (latent 3 there, 10 now" in said
+    assert "checkpoint.safetensors is damaged" in said and "remove it" in said
 
 
 def test_a_budget_ends_the_work_and_leaves_the_rest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,7 +162,7 @@ def test_a_cell_in_a_process_of_its_own_needs_no_model_to_map_what_is_encoded(
     shutil.copytree(runs / CELL.name, tmp_path / CELL.name)
     placement.way_file(tmp_path / CELL.name, JOINT).unlink()
     assert cells.run([CELL], BASE, tmp_path, tmp_path, 1, CPU, budget_s=600.0) == 0
-    again = figures.load(CELL, tmp_path / CELL.name)
+    again = results.load(CELL, tmp_path / CELL.name)
     assert again is not None and _timeless(again, tmp_path) == _timeless(saved, runs)
 
 
@@ -142,16 +199,16 @@ def test_figures_are_those_counted_by_hand() -> None:
     abnormal = np.array([False, False, True, True])
     places = np.array([[0.0, 0], [3, 4]])  # one pair, 5 apart
     way = placements.Placed(np.stack([d, d, d], 1), np.array([[0.0], [1], [2]]).repeat(3, 1), places, places)
-    found = figures.over_alpha(nse, d, abnormal)
+    found = results.over_alpha(nse, d, abnormal)
     assert (found[-1], found[0]) == (0.75, 0.25)
     half = [3.0, 2.0, 3.0, 1.25]  # a ties with n and is above m, b is below both: 1.5 of 4
     assert found[ALPHAS.index(0.5)] == np.mean([0.5, 1, 0, 0]) and half == (0.5 * nse + 0.5 * d).tolist()
-    assert figures.unit(figures.PRINTED, way) == 0.5 * (5 + 5) / 2  # both orders of the pair, over n = 2
-    assert figures.unit(figures.MEAN, way) == 0.5 * (5 + 5) / 4
+    assert results.unit(results.PRINTED, way) == 0.5 * (5 + 5) / 2  # both orders of the pair, over n = 2
+    assert results.unit(results.PER_PAIR, way) == 0.5 * (5 + 5) / 4
 
 
 def _row(**other: object) -> Row:
-    made = {"trained": "1 + 0", "seconds": None, "map_seconds": None, "machine": "", "auroc": ()}
+    made = {"initial": "torch", "trained": "1 + 0", "seconds": None, "map_seconds": None, "machine": "", "auroc": ()}
     which = ("arrhythmia", "by-beat", "N", "tcn", 0.01, 1.0, 0, False, JOINT, 1, PLAIN, SAMPLED, None, 2, 1)
     return replace(Row(*which, **made), **other)  # type: ignore[arg-type]  # its fields
 
@@ -169,7 +226,7 @@ def test_tables_choose_over_beta_and_alpha_and_average_seeds_before() -> None:
     high = tuple(0.9 if alpha == 0.9 else 0.5 for alpha in ALPHAS)
     rows = [_row(auroc=low), _row(auroc=high, seed=1), _row(auroc=(0.75,) * len(ALPHAS), beta=1.0)]
     rows.append(_row(auroc=(0.5,) * len(ALPHAS), nse=THROUGH_MEAN, fixed=0.625))
-    assert choices.chosen(choices.at(rows, JOINT)) == pytest.approx((0.8, 0.01, 0.9))
+    assert choices.best_of(choices.at(rows, JOINT)) == pytest.approx((0.8, 0.01, 0.9))
     (line,) = (one for one in tables.table_2(rows) if (one["dataset"], one["class"]) == ("arrhythmia", "N"))
     assert line["mu, paper"] == 0.911 and line["mu, chosen"] == pytest.approx(0.8) and line["mu, fixed"] == 0.625
     assert line["mu, difference"] == pytest.approx(0.8 - 0.911) and line["z, chosen"] is None and line["seeds"] == 2
@@ -226,11 +283,13 @@ def test_each_claim_follows_its_rule() -> None:
     assert _verdict(tcn, rows + others + _rows({"Q": 0.8}, network="lstm")) == claims.HOLDS
     assert _verdict(tcn, rows + others + _rows({"Q": 0.9}, network="lstm")) == claims.IN_PART
     assert _verdict("CNN is weak on N", rows + others) == claims.FAILS
+    seeds = [*_rows({"N": 0.9}), *_rows({"N": 0.7}, seed=1), *_rows({"N": 0.85}, beta=1.0), *from_one[1:], *images]
+    assert _verdict("beta < 1 is best", [*seeds, *rows[1:5]]) == claims.IN_PART  # .9 of seed 0 is above .85, .8 is not
     weak = _rows({"N": 0.6, **dict.fromkeys("SVFQ", 0.85)}, network="cnn")
     assert _verdict("CNN is weak on N", rows + weak) == claims.HOLDS
     late = tuple(0.9 if alpha == 0.99 else 0.5 for alpha in ALPHAS)
     early = tuple(0.9 if alpha <= 0.4 else 0.5 for alpha in ALPHAS)
-    normalised = [_row(auroc=late), _row(auroc=early, distance=figures.MEAN)]
+    normalised = [_row(auroc=late), _row(auroc=early, distance=results.PER_PAIR)]
     assert _verdict("normalised distance eases alpha (1/n^2)", normalised) == claims.HOLDS
     assert _verdict("normalised distance lowers the best alpha (1/n^2)", normalised) == claims.HOLDS
     assert _verdict("normalised distance lowers the best alpha (as printed)", normalised) == claims.UNTESTED
@@ -262,7 +321,7 @@ def test_the_shortened_form_takes_one_of_each_where_no_option_asks_for_others(
     parser = argparse.ArgumentParser()
     paper_cli.add_arguments(parser)
     args = parser.parse_args(["--quick", "--dataset", "arrhythmia", *options])
-    found = cells.chosen(cells.grid(quick=True), paper_cli.wanted(args))
+    found = cells.matching(cells.grid(quick=True), paper_cli.wanted(args))
     assert {(one.beta, one.encoder, one.split_name, one.share, one.seed) for one in found} == wanted
 
 
@@ -271,16 +330,16 @@ def test_the_shortened_tables_hold_whatever_was_computed() -> None:
     paper_cli.add_arguments(parser)
     args = parser.parse_args(["--quick", "--tables-only"])
     grid = cells.grid(quick=True)
-    assert cells.chosen(grid, paper_cli.wanted(args)) == grid
+    assert cells.matching(grid, paper_cli.wanted(args)) == grid
 
 
 def test_the_report_holds_its_pictures_and_what_another_machine_computed_and_ends_with_the_verdicts(runs: Path) -> None:
     other = _rows(FIVE, machine="another")
-    figures.write_csv(runs / "out" / "cells.csv", other)
+    results.write_csv(runs / "out" / "cells.csv", other)
     assert _benchmark(runs) == 0
-    rows = figures.read_csv(runs / "out" / "cells.csv")
+    rows = results.read_csv(runs / "out" / "cells.csv")
     assert [row.machine for row in rows if row.dataset == "arrhythmia"] == ["another"] * 5
-    made = figures.rows(figures.load(CELL, runs / CELL.name) or pytest.fail(), runs / CELL.name)
+    made = results.rows(results.load(CELL, runs / CELL.name) or pytest.fail(), runs / CELL.name)
     assert [row for row in rows if row.dataset == "mnist"] == made  # to the last digit: tables of either are the same
     page = (runs / "out" / "report.html").read_text()
     assert page.count("data:image/png;base64,") == len(list((runs / "out").glob("figure-*.png"))) >= 1
@@ -292,18 +351,21 @@ def test_the_report_holds_its_pictures_and_what_another_machine_computed_and_end
 
 def test_the_shortened_form_is_marked_and_keeps_its_own_files(runs: Path) -> None:
     out = runs / "out-quick"
-    figures.write_csv(out / "cells-quick.csv", _rows(FIVE, quick=True))
+    results.write_csv(out / "cells-quick.csv", _rows(FIVE, quick=True))
     assert cli.main(["benchmark", "paper", "--quick", "--tables-only", "--runs", str(runs), "--out", str(out)]) == 0
     assert (
         report.QUICK in (out / "paper-quick.md").read_text()
         and 'class="quick"' in (out / "report-quick.html").read_text()
     )
     assert not (out / "paper.md").exists()
+    page = (out / "paper-quick.md").read_text()
+    assert "## Goals" not in page and "20 epochs" not in page and "4 epochs and 1 more" in page
+    assert "shortened" in (out / "table-1-quick.csv").read_text().splitlines()[0]
 
 
 def test_a_table_of_which_nothing_is_computed_says_so(runs: Path) -> None:
     out = runs / "out-lstm"
-    figures.write_csv(out / "cells-quick.csv", _rows(FIVE, quick=True, network="lstm"))
+    results.write_csv(out / "cells-quick.csv", _rows(FIVE, quick=True, network="lstm"))
     assert cli.main(["benchmark", "paper", "--quick", "--tables-only", "--runs", str(runs), "--out", str(out)]) == 0
     for name in ("paper-quick.md", "report-quick.html"):
         page = (out / name).read_text()
@@ -311,13 +373,77 @@ def test_a_table_of_which_nothing_is_computed_says_so(runs: Path) -> None:
         assert tables.NOTHING in scores and "table" not in scores
 
 
+def _computing(runs: Path, out: Path, *options: str) -> int:
+    """Run the command itself on the small files, with as little training as --quick asks for."""
+    places = ["--data", str(runs), "--runs", str(out / "runs"), "--out", str(out), "--jobs", "1", "--device", "cpu"]
+    return cli.main(["benchmark", "paper", "--quick", "--dataset", "mnist", "--anomaly", "9", *places, *options])
+
+
+def test_the_command_computes_a_cell_and_does_not_what_the_tables_have(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(images.RELEASES, "mnist", idx_files.known(images.RELEASES["mnist"], runs / "mnist"))
+    monkeypatch.setattr(paper_cli, "_base", BASE.__getitem__)
+    monkeypatch.setattr(cells, "DATASETS", ("mnist",))
+    assert _computing(runs, tmp_path) == 0
+    (row,) = [one for one in tables.terms(results.read_csv(tmp_path / "cells-quick.csv")) if one["class"] == "9"]
+    assert row["S, joint map"] > 0.9 and "Figure 12" in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "runs")
+    drawn = (tmp_path / "figure-12-quick.png").read_bytes()
+    monkeypatch.setattr(placement, "prepare", lambda *given: pytest.fail("trained again"))
+    assert _computing(runs, tmp_path, "--missing") == 0
+    assert "1 cells stand in" in capsys.readouterr().out
+    assert (tmp_path / "figure-12-quick.png").read_bytes() == drawn
+
+
+def test_a_data_set_that_is_missing_is_not_said_to_want_another_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*given: object) -> None:
+        raise DataError("mnist is not there")
+
+    monkeypatch.setattr(placement, "prepare", refuse)
+    assert _computing(tmp_path, tmp_path) == 66
+    said = capsys.readouterr()
+    assert "is left out: mnist is not there" in said.out and "the lines above say what is missing" in said.err
+
+
+def test_a_picture_of_which_a_cell_is_elsewhere_stays(runs: Path, saved: Cell) -> None:
+    rows = results.rows(saved, runs / CELL.name)
+    elsewhere = [replace(row, anomaly="8") for row in rows]
+
+    def find(dataset: str, anomaly: str, **other: object) -> Cell | None:
+        return saved if (dataset, anomaly, other.get("beta", 0.01)) == ("mnist", "9", 0.01) else None
+
+    alone, beside = (report.drawn(made, find)["12"] for made in (rows, [*rows, *elsewhere]))
+    assert alone.draw and alone.whole and "not computed: mnist, 0; mnist, 1" in alone.caption
+    assert beside.draw and not beside.whole and "mnist, 8" not in beside.caption
+
+
+def test_a_torn_table_is_refused_by_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "out" / "cells.csv"
+    results.write_csv(file, _rows(FIVE))
+    file.write_text(file.read_text()[:-40])
+    assert _benchmark(tmp_path) == 78
+    assert f"{file}, line 6: " in capsys.readouterr().err
+
+
 def test_without_anything_saved_or_with_a_cell_that_is_none_it_says_what_to_do(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _benchmark(tmp_path) == 78
     assert "run without --tables-only first" in capsys.readouterr().err
-    assert _benchmark(tmp_path, "--beta", "0.123") == 78
-    assert capsys.readouterr().err.count("\n") == 1
+    for option, value, there in (
+        ("--beta", "0.123", "0.01, 0.05"),
+        ("--dataset", "mnsit", "arrhythmia, mnist"),
+        ("--encoder", "gru", "tcn, cnn, lstm"),
+        ("--split", "bybeat", "by-beat, by-image, by-time, inter-patient"),
+    ):
+        assert _benchmark(tmp_path, option, value) == 78
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and f"{option} {value}: must be of {there}" in said
+    assert _benchmark(tmp_path, "--encoder", "lstm") == 78  # of images there is one network
+    assert "all that the options ask for together" in capsys.readouterr().err
     for jobs in ("0", "-1", "many", "1.5"):
         assert _benchmark(tmp_path, f"--jobs={jobs}") == 78
         assert f"--jobs {jobs}: must be auto, or a whole number above 0" in capsys.readouterr().err

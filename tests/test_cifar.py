@@ -53,6 +53,12 @@ def test_the_archive_holds_the_same_images_and_is_not_unpacked(unpacked: Path, m
     assert [file.name for file in folder.iterdir()] == [cifar.ARCHIVE]
 
 
+def test_where_one_of_the_unpacked_files_is_missing_it_is_named(unpacked: Path):
+    (unpacked / cifar.TEST).unlink()
+    with pytest.raises(DataError, match=f"{cifar.TEST} is missing; the other files are there"):
+        cifar.load(unpacked.parent)  # nor is an archive fetched
+
+
 def test_without_files_the_error_is_one_line_with_archive_folder_publisher_and_setting(tmp_path: Path):
     with pytest.raises(DataError) as caught:
         cifar.load(tmp_path / "cifar-10", offline=True)

@@ -71,7 +71,10 @@ def test_training_without_torch_says_what_to_install(capsys):
         "from ecgwatch import cli; sys.exit(cli.main(['train', '--dataset', 'arrhythmia']))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (78, "ecgwatch: training needs torch: pip install 'ecgwatch[train]'\n")
+    assert (done.returncode, done.stderr) == (
+        78,
+        "ecgwatch: training needs torch: in a clone, pip install '.[train]'\n",
+    )
 
 
 def test_a_bundle_is_shown_as_json_and_its_card_as_text(capsys):

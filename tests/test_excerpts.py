@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ecgwatch.demo.plan import EXCERPTS
+from ecgwatch.errors import DataError
 from training import excerpts
 from training.datasets.arrhythmia import DS2
 
@@ -32,6 +33,14 @@ def test_a_shipped_excerpt_is_the_records_own_samples_and_annotations(records, n
     with np.load(excerpts.FOLDER / f"{name}.npz", allow_pickle=False) as shipped:
         assert sorted(shipped.files) == sorted(made)
         assert [key for key in made if not np.array_equal(shipped[key], made[key])] == []
+
+
+def test_without_records_it_ends_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ECGWATCH_DATA_DIRECTORY", str(tmp_path))
+    with pytest.raises(SystemExit) as exit_:
+        excerpts.main([])
+    assert exit_.value.code == DataError.exit_code
+    assert capsys.readouterr().err.startswith(f"{tmp_path / 'mitdb' / '100'}.atr is missing; name the folder")
 
 
 def test_the_rule_takes_the_first_the_noisiest_and_the_most_of_each_class():

@@ -109,6 +109,16 @@ def test_the_table_leaves_232_out_of_its_second_column():
     assert floor.auroc_table([good, bad], scores) == {"prematurity": {"all": 0.5, "without 232": 1.0, "V": 1.0}}
 
 
+def test_without_records_it_ends_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ECGWATCH_DATA_DIRECTORY", str(tmp_path))
+    with pytest.raises(SystemExit) as exit_:
+        floor.main([])
+    assert (exit_.value.code, capsys.readouterr().err) == (
+        DataError.exit_code,
+        f"record {tmp_path / 'mitdb' / '100'}: 100.hea is missing\n",
+    )
+
+
 @pytest.mark.data
 def test_on_real_records_both_numbers_beat_either_alone(mitdb):
     tested, reference = (

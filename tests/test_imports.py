@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -24,8 +25,8 @@ ORDER = [
     "bundle",
     "scorer",
     "alerts",
-    "batch",
     "score",
+    "batch",
     "broker",
     "kafka",
     "baselines",
@@ -39,7 +40,22 @@ ORDER = [
     "demo",
     "__main__",
 ]
-TRAINING_ONLY = ["torch", "wfdb", "matplotlib", "openTSNE", "sklearn", "onnx", "onnxscript", "tqdm", "training"]
+TRAINING_ONLY = [
+    "torch",
+    "wfdb",
+    "matplotlib",
+    "openTSNE",
+    "sklearn",
+    "scipy",
+    "umap",
+    "onnx",
+    "onnxscript",
+    "requests",
+    "safetensors",
+    "PIL",
+    "tqdm",
+    "training",
+]
 FILES = {
     str(file.relative_to(ROOT)): file for folder in ("ecgwatch", "training") for file in (ROOT / folder).rglob("*.py")
 }
@@ -63,6 +79,16 @@ def top(name: str) -> str:
 
 def test_every_module_of_the_package_has_its_place_in_the_order():
     assert {top(name) for name in FILES if name.startswith("ecgwatch/")} - {"__init__"} <= set(ORDER)
+
+
+def test_the_maintainers_map_names_every_module_those_of_the_package_in_this_order():
+    page = (ROOT / "docs" / "design.md").read_text()
+    package, training = page.split("\n## Training\n")
+    assert re.findall(r"^\| `(\w+)/?` \|", package, re.MULTILINE) == ORDER
+    files = [Path(name).name for name in FILES if name.startswith("training/") and not name.endswith("__init__.py")]
+    assert sorted(files) == sorted(re.findall(r"`(\w+\.py)`", training.split("\n## Habits\n")[0]))
+    demo = {Path(name).stem for name in FILES if name.startswith("ecgwatch/demo/")} - {"__init__"}
+    assert {name for name in demo if f"`{name}`" not in package} == set()
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name.startswith("ecgwatch/") and top(name) != "__init__"])

@@ -1,4 +1,4 @@
-"""Client settings and start errors that need no broker; with one: tests/integration/test_worker_access.py."""
+"""Client settings and start errors that need no broker; with one: tests/integration/test_security.py and others."""
 
 import pytest
 

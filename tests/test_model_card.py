@@ -1,6 +1,7 @@
 """The model card, from a manifest."""
 
 import argparse
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from ecgwatch.beats import Contract, ImageContract
 from ecgwatch.bundle import Manifest, MapSettings, Scale, Threshold
 from training import cli, model_card
+from training.parameters import Parameters
 
 AUROC = {
     "all": {"nse": 0.454, "distance": 0.564, "score": 0.481, "normal": 36901, "abnormal": 4589},
@@ -207,10 +209,38 @@ BY_BEAT = {"split": "by-beat", "keep_mixed_windows": True, "rr_window": "centred
     ids=["default", "by beat", "csv", "LSTM", "images", "colours"],
 )
 def test_the_command_it_names_is_one_that_the_command_line_takes(parameters, contract):
-    text = model_card.render(manifest(None, contract, **parameters))
-    words = next(line for line in text.splitlines() if "ecgwatch train" in line).split()[2:]
-    parser = argparse.ArgumentParser()
-    cli.add_arguments(parser)
-    wanted = cli.parameters(parser.parse_args(words))
+    wanted = named(model_card.render(manifest(None, contract, **parameters)))
     given = manifest(**parameters).training["parameters"]
     assert {name: getattr(wanted, name) for name in given} == {**given, "normal": tuple(given["normal"])}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "",
+        "--folds 0",
+        "--folds 3",
+        "--contract segment",
+        "--contract segment --folds 4",
+        "--contract segment --encoder cnn",
+        "--split by-beat",
+        "--split by-beat --contract bedside",
+        "--split by-beat --encoder lstm --normal N S",
+    ],
+)
+def test_the_command_it_names_makes_the_same_model_again(command):
+    wanted = taken(f"--dataset arrhythmia {command}".split())
+    text = model_card.render(manifest(None, **(asdict(wanted) | {"normal": list(wanted.normal)})))
+    assert named(text) == wanted
+
+
+def named(card: str) -> Parameters:
+    """Return what the command of a card trains with."""
+    return taken(next(line for line in card.splitlines() if "ecgwatch train" in line).split()[2:])
+
+
+def taken(words: list[str]) -> Parameters:
+    """Return what `ecgwatch train` makes of its arguments."""
+    parser = argparse.ArgumentParser()
+    cli.add_arguments(parser)
+    return cli.parameters(parser.parse_args(words))

@@ -14,17 +14,20 @@ from hypothesis import strategies as st
 
 from ecgwatch import beats as contracts
 from ecgwatch import messages
+from ecgwatch import patients as patients_module
 from ecgwatch.beats import Bedside
 from ecgwatch.errors import BundleError
 from ecgwatch.messages import BaselineMessage, Beat
 from ecgwatch.patients import (
     ACCEPTED_OVER,
+    AGREED_MS,
     LEAST_ACCEPTED,
     LEAST_BEATS,
     MAX_LEADS,
     PAUSE_WEIGHT,
     RR_LIMITS,
     RR_WEIGHT,
+    WATCHED_MS,
     Patient,
     Patients,
     from_message,
@@ -36,6 +39,7 @@ from ecgwatch.patients import (
 CONTRACT = Bedside()
 RR_MS = 800
 LEARNING = ceil(CONTRACT.learn_s * 1000 / RR_MS) + 1  # beats, with the one that ends it
+AGREED = ceil(AGREED_MS / RR_MS) + 1  # beats at another time, with the one that ends the doubt
 LEAVING = ceil(log(LEAST_ACCEPTED) / log(1 - 1 / ACCEPTED_OVER))  # beats of another shape until the old one counts gone
 
 Shape = Callable[[np.ndarray], np.ndarray]  # seconds from R -> millivolts
@@ -153,11 +157,23 @@ class TestLearning:
         assert not np.array_equal(itself, compared)
 
     def test_learning_ends_by_time_and_not_by_the_number_of_beats(self):
-        slow = [beat(n, r_time_ms=n * 20_000) for n in range(20)]
+        slow = [beat(n, r_time_ms=n * 2500) for n in range(140)]
         known = prepare(slow, CONTRACT, {}).known
-        assert known.index("learned") == 2 * LEAST_BEATS - 1  # 15 intervals of 20 s are 300 s
-        assert prepare(slow, Bedside(learn_s=340), {}).known.index("learned") == 17
-        assert prepare(slow, Bedside(learn_s=100), {}).known.index("learned") == 2 * LEAST_BEATS - 1
+        assert known.index("learned") == 120  # intervals of 2.5 s are 300 s
+        assert prepare(slow, Bedside(learn_s=340), {}).known.index("learned") == 136
+        assert prepare(slow, Bedside(learn_s=20), {}).known.index("learned") == 2 * LEAST_BEATS - 1
+
+    @pytest.mark.parametrize("step_ms", [-360_000, 360_000], ids=["late", "ahead"])
+    def test_a_beat_at_another_time_does_not_end_it(self, step_ms: int):
+        stray = beat(15, r_time_ms=15 * RR_MS + step_ms + 400_000)
+        beats = [beat(n, r_time_ms=n * RR_MS + 400_000) for n in range(LEARNING - 1) if n != 15]
+        assert "learned" not in prepare([*beats[:15], stray, *beats[15:]], CONTRACT, {}).known
+
+    def test_a_gap_is_not_time_watched(self):
+        gap_ms = 360_000
+        beats = [beat(n, r_time_ms=n * RR_MS + (n >= 100) * gap_ms) for n in range(LEARNING)]
+        known = prepare(beats, CONTRACT, {}).known
+        assert known.index("learned") == LEARNING - 1 - (WATCHED_MS - RR_MS) // RR_MS  # the gap counts as WATCHED_MS
 
     def test_an_ectopic_beat_while_learning_differs_from_the_provisional_typical_beat(self):
         patients: Patients = {}
@@ -218,6 +234,44 @@ class TestFollowing:
         feed(patients, [beat(n) for n in range(NEXT + most, NEXT + most + 50)])
         assert near(typical(patients), sinus)
         assert (lead(patients).left_ms, lead(patients).pending) == (None, [])
+
+    @pytest.mark.parametrize("trouble", ["one late beat", "a clock set ahead", "one beat ahead", "a gap"])
+    def test_a_tachycardia_is_not_learned_sooner_for_a_trouble_with_time(self, trouble: str):
+        patients = learned()
+        before = typical(patients)
+        start_ms, rr_ms, step_ms = NEXT * RR_MS, 430, 360_000
+
+        def tachycardia(number: int, later_ms: int = 0) -> Beat:
+            return beat(NEXT + number, ectopic, r_time_ms=start_ms + number * rr_ms + later_ms)
+
+        feed(patients, [tachycardia(n) for n in range(LEAVING + 30)])
+        assert lead(patients).left_ms is not None
+        if trouble == "one late beat":
+            feed(patients, [beat(NEXT, r_time_ms=start_ms - step_ms)])
+        elif trouble == "one beat ahead":
+            feed(patients, [beat(NEXT, ectopic, r_time_ms=start_ms + step_ms)])
+        later_ms = step_ms if trouble in ("a clock set ahead", "a gap") else 0
+        for n in range(LEAVING + 30, LEAVING + 330):
+            itself, compared, _ = parts(feed(patients, [tachycardia(n, later_ms)])[0])
+            assert np.abs(itself - compared).max() > 0.2
+        assert np.array_equal(typical(patients), before)
+
+    def test_two_senders_whose_clocks_differ_do_not_make_the_time_pass_faster(self):
+        patients = learned()
+        before = typical(patients)
+        for n in range(NEXT, NEXT + LEAVING + 120):
+            feed(patients, [beat(n, ectopic), beat(n, ectopic, r_time_ms=n * RR_MS + 300_000)])
+        assert np.array_equal(typical(patients), before)
+
+    def test_after_a_clock_was_set_back_the_new_shape_is_watched_from_the_beginning(self):
+        """What comes then may be the same beats once more."""
+        patients = learned()
+        before = typical(patients)
+        minutes_4 = [beat(n, ectopic) for n in range(NEXT, NEXT + 300)]
+        feed(patients, minutes_4 + minutes_4)
+        assert np.array_equal(typical(patients), before)
+        feed(patients, [beat(n, ectopic) for n in range(NEXT + 300, NEXT + 600)])
+        assert near(typical(patients), ectopic)
 
     def test_one_beat_moves_the_typical_beat_by_at_most_follow_times_gate_usual_deviations(self):
         moved = [self.moved_by(beat(NEXT, mixture(share))) for share in np.linspace(0, 0.6, 200)]
@@ -338,18 +392,82 @@ class TestInput:
         assert parts(early)[2] < -1
         assert np.abs(parts(early)[0] - parts(early)[1]).max() > 0.2
 
-    def test_after_a_clock_was_set_back_an_hour_learning_goes_on(self):
-        patients = learned()
-        ahead = [beat(NEXT + n, r_time_ms=(NEXT + n) * RR_MS + 3_600_000) for n in range(20)]
-        feed(patients, ahead + [beat(NEXT + 20 + n) for n in range(5)])
-        assert lead(patients).count == NEXT + 25
-        assert lead(patients).last_ms == (NEXT + 24) * RR_MS
+    @pytest.mark.parametrize("ahead_ms", [150_000, 3_600_000, 253_402_300_799_999 - 2 * NEXT * RR_MS])
+    def test_after_a_clock_was_set_back_learning_goes_on_when_a_minute_of_beats_says_so(self, ahead_ms: int):
+        made = learned()
+        patients = {"p": {"MLII": replace(lead(made), last_ms=NEXT * RR_MS + ahead_ms)}}
+        minute = [beat(NEXT + n) for n in range(AGREED)]
+        feed(patients, minute[:-1])
+        assert lead(patients).count == NEXT
+        feed(patients, minute[-1:])
+        feed(patients, [beat(NEXT + AGREED + n) for n in range(5)])
+        assert lead(patients).count == NEXT + 6
+        assert lead(patients).last_ms == (NEXT + AGREED + 4) * RR_MS
         assert lead(patients).known == "learned"
+        assert lead(patients).aside is None
 
-    def test_of_more_leads_than_a_record_holds_the_one_longest_silent_goes(self):
+    @pytest.mark.parametrize("step_ms", [-360_000, 13 * 3_600_000, 10**13])
+    def test_a_single_beat_at_another_time_is_judged_and_changes_nothing(self, step_ms: int):
+        patients = learned()
+        before = state(patients)
+        stray = beat(NEXT, ectopic, r_time_ms=NEXT * RR_MS + step_ms)
+        prepared = prepare([stray], CONTRACT, patients)
+        itself, compared, _ = parts(prepared.x[0])
+        assert prepared.known == ("learned",)
+        assert np.abs(itself - compared).max() > 0.2
+        assert state(patients) == before
+        assert prepare([beat(NEXT)], CONTRACT, patients).known == ("learned",)
+        assert lead(patients).aside is None
+
+    @pytest.mark.parametrize("chunk", [1, 10, 70])
+    @pytest.mark.parametrize("apart_ms", [300_000, 13 * 3_600_000])
+    def test_two_senders_whose_clocks_differ_are_both_judged(self, apart_ms: int, chunk: int):
         patients: Patients = {}
-        feed(patients, [beat(n, lead=f"L{n}") for n in range(MAX_LEADS + 1)])
-        assert sorted(patients["p"]) == sorted(f"L{n}" for n in range(1, MAX_LEADS + 1))
+        for first in range(0, LEARNING + 2 * chunk, chunk):
+            numbers = range(first, first + chunk)
+            one = prepare([beat(n) for n in numbers], CONTRACT, patients)
+            other = prepare([beat(n, r_time_ms=n * RR_MS + apart_ms) for n in numbers], CONTRACT, patients)
+        assert (one.known, other.known) == (("learned",) * chunk,) * 2
+        for later_ms in (0, apart_ms):
+            odd = beat(first + chunk, ectopic, r_time_ms=(first + chunk) * RR_MS + later_ms)
+            itself, compared, _ = parts(feed(patients, [odd])[0])
+            assert np.abs(itself - compared).max() > 0.2
+
+    @pytest.mark.parametrize("seen", [1, 7])
+    def test_a_clock_that_is_set_right_in_the_first_beats_costs_no_more_than_these(self, seen: int):
+        """A monitor that boots in 1970, or an hour ahead."""
+        for hours in (-1, 24 * 365 * 50):
+            start_ms = 2 * 3_600_000 + hours * 3_600_000
+            patients: Patients = {}
+            feed(patients, [beat(n, r_time_ms=2 * 3_600_000 + n * RR_MS) for n in range(seen)])
+            after = prepare(
+                [beat(n, r_time_ms=start_ms + n * RR_MS) for n in range(seen, seen + 20)], CONTRACT, patients
+            )
+            assert after.known == ("none",) * 7 + ("learning",) * 13
+
+    def test_of_more_leads_than_a_record_holds_the_first_are_learned_and_the_others_judged_by_rhythm(
+        self, caplog: pytest.LogCaptureFixture
+    ):
+        patients: Patients = {}
+        patients_module._say_too_many_leads.cache_clear()
+        for n in range(LEARNING):
+            all_leads = [beat(n, lead=f"L{number}") for number in range(MAX_LEADS + 3)]
+            prepared = prepare(all_leads, CONTRACT, patients)
+        assert prepared.known == ("learned",) * MAX_LEADS + ("none",) * 3
+        assert sorted(patients["p"]) == sorted(f"L{n}" for n in range(MAX_LEADS))
+        early = beat(LEARNING, lead=f"L{MAX_LEADS}", rr_ms=np.array([800.0] * 20 + [480.0], np.float32))
+        assert parts(feed(patients, [early])[0])[2] < -1
+        (said,) = [record.getMessage() for record in caplog.records]
+        assert said == "a patient has more than 12 leads: beats of the others are judged by their rhythm alone"
+
+    def test_a_lead_silent_for_the_learning_time_makes_room_for_another(self):
+        patients: Patients = {}
+        feed(patients, [beat(n, lead=f"L{n}") for n in range(MAX_LEADS)])
+        silent_ms = int(CONTRACT.learn_s * 1000)
+        assert feed(patients, [beat(99, lead="new", r_time_ms=silent_ms)]).any()
+        assert "new" not in patients["p"]
+        feed(patients, [beat(99, lead="new", r_time_ms=silent_ms + 1)])
+        assert sorted(patients["p"]) == sorted(["new", *(f"L{n}" for n in range(1, MAX_LEADS))])
 
     def test_a_recording_without_noise_is_followed_too(self):
         def perfect(number: int, gain: float = 1.0) -> Beat:
@@ -430,16 +548,24 @@ class TestPauses:
 
 
 class TestForgetting:
-    def test_a_pause_longer_than_forget_s_starts_anew(self):
+    def test_after_a_pause_longer_than_forget_s_a_minute_of_beats_starts_anew(self):
         patients = learned()
-        pause_ms = int(CONTRACT.forget_s * 1000)
-        late = beat(NEXT - 1)
-        late = replace(late, r_time_ms=late.r_time_ms + pause_ms + 1)
-        prepared = prepare([late], CONTRACT, patients)
-        itself, compared, _ = parts(prepared.x[0])
-        assert (prepared.known, lead(patients).count) == (("none",), 1)
-        assert lead(patients).first_ms == late.r_time_ms
-        assert np.array_equal(itself, compared)
+        later_ms = int(CONTRACT.forget_s * 1000) + 1
+        back = [beat(n, ectopic, r_time_ms=n * RR_MS + later_ms) for n in range(NEXT - 1, NEXT - 1 + AGREED + 5)]
+        prepared = prepare(back, CONTRACT, patients)
+        assert prepared.known == ("learned",) * (AGREED - 1) + ("learning",) * 6  # never none
+        far = [np.abs(itself - compared).max() for itself, compared, _ in map(parts, prepared.x)]
+        assert min(far[: AGREED - 1]) > 0.2 > 0.1 > max(far[AGREED - 1 :])  # judged by what was known, until then
+        assert near(typical(patients), ectopic)
+        assert lead(patients).count == AGREED + 5
+
+    def test_beats_far_apart_start_anew_too(self):
+        patients = learned()
+        later_ms = int(CONTRACT.forget_s * 1000) + 1
+        known = prepare(
+            [beat(NEXT, r_time_ms=n * 90_000 + NEXT * RR_MS + later_ms) for n in range(30)], CONTRACT, patients
+        ).known
+        assert known == ("learned",) * 20 + ("learning",) * 10
 
     def test_a_pause_of_just_forget_s_does_not(self):
         patients = learned()
@@ -587,6 +713,36 @@ def test_a_saved_typical_beat_that_is_none_is_left_out_and_stops_nobody(typical:
     found = from_message(damaged, CONTRACT)
     assert found == {}
     feed({"p": found}, [beat(NEXT)])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"stride": 0},
+        {"stride": 2**70},
+        {"beats": -1},
+        {"accepted": 1.5},
+        {"accepted": -0.1},
+        {"deviation": -1.0},
+        {"deviation": 1e300},
+        {"last_ms": -1},
+        {"first_ms": 2**60},
+        {"left_ms": -5},
+        {"known": "none"},
+        {"typical": np.full(CONTRACT.samples, 1e38, "<f4").tobytes()},
+        {"pending": [b""]},
+        {"pending": [bytes(4 * CONTRACT.samples)] * 1000},
+        {"shifts": [(2**70, 0.0)]},
+        {"shifts": [(0, 1e300)]},
+        {"shifts": [(0, 0.0)] * 1000},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_saved_lead_with_a_number_that_is_never_saved_is_left_out(change: dict[str, object]):
+    (saved,) = state(learned())
+    damaged = msgspec.structs.replace(saved, leads=[msgspec.structs.replace(saved.leads[0], **change)])
+    assert list(from_message(saved, CONTRACT)) == ["MLII"]
+    assert from_message(damaged, CONTRACT) == {}
 
 
 def test_preparing_without_what_is_known_of_patients_names_the_function_that_does():

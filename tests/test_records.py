@@ -112,7 +112,7 @@ def test_a_file_of_something_else_is_refused_in_one_line(tmp_path, suffix):
 
 def test_without_wfdb_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wfdb", None)
-    with pytest.raises(DataError, match=r"pip install 'ecgwatch\[records\]'"):
+    with pytest.raises(DataError, match=r"pip install '\.\[records\]'"):
         read_wfdb(tmp_path / "100")
 
 

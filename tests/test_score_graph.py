@@ -175,6 +175,15 @@ def test_the_encoder_is_had_back_from_the_whole_graph() -> None:
     assert (back.producer_name, back.producer_version) == ("by hand", "1")
 
 
+def test_the_graph_holds_nothing_of_the_machine_that_made_it() -> None:
+    noted = onnx.load_from_string(identity(5))
+    for one in (noted.graph, noted.graph.node[0], noted.graph.input[0]):
+        one.metadata_props.add(key="stack_trace", value="/somewhere/models.py, line 7")
+    made = made_map(200)
+    assert append_map(noted.SerializeToString(), made, SCALES, ALPHA) == graph_of(made)
+    assert b".py" not in bundles.load("default").model
+
+
 def test_a_map_that_is_made_again_gives_the_same_graph_to_the_byte() -> None:
     made = made_map(200)
     once = encoder_of(graph_of(made))

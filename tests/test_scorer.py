@@ -5,7 +5,6 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
 from ecgwatch import bundle as bundles
@@ -131,10 +130,9 @@ def test_the_provider_named_is_the_one_that_runs(bundle: Bundle) -> None:
 
 
 def test_demanding_cuda_without_a_gpu_is_refused(bundle: Bundle) -> None:
-    """The list of available providers names CUDA on any machine with onnxruntime-gpu; it must not be believed."""
+    """The list of available providers names CUDA wherever onnxruntime-gpu is installed; it must not be believed."""
     if "CUDAExecutionProvider" in Scorer(bundle).provider:
         assert Scorer(bundle, provider="cuda").provider == "CUDAExecutionProvider"
         return
-    assert "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     with pytest.raises(ConfigError, match="provider = cuda"):
         Scorer(bundle, provider="cuda")

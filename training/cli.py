@@ -115,9 +115,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def parameters(args: argparse.Namespace) -> Parameters:
     """Return the parameters that the arguments name; raises ConfigError for values out of range."""
-    default = defaults(args.dataset, "by-beat" if args.csv else args.split)
-    if args.contract == "segment" and default.contract == "bedside":
-        default = Parameters()
+    default = defaults(args.dataset, "by-beat" if args.csv else args.split, args.contract)
     numbers = {name: getattr(default if getattr(args, name) is None else args, name) for name in NUMBERS}
     for name in ("beta", "latent", "filters", "epochs", "references", "peers"):
         if not numbers[name] > 0:

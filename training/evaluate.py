@@ -15,7 +15,7 @@ from training.datasets.dataset import Dataset, Split
 
 FIRST_MINUTES_S = 300  # EC57 leaves the first five minutes out
 FS_HZ = 360
-SICK_SINUS = "232"  # holds most of DS2's class S; its typical beat is abnormal (patients.md): with and without it
+SICK_SINUS = "232"  # holds most of DS2's class S; its typical beat is abnormal: figures with and without it
 TERMS = ("nse", "distance", "score")
 _BATCH = 1024
 

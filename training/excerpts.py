@@ -5,13 +5,14 @@ records (DS2): the first, and those with the most noise marks, the most S, V and
 first five are left out, as ANSI/AAMI EC57 does.
 """
 
-from collections.abc import Mapping
+import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ecgwatch import config
-from ecgwatch.errors import DataError
+from ecgwatch.errors import DataError, EcgwatchError
 from ecgwatch.records import AAMI
 from training.datasets.arrhythmia import DS2
 
@@ -20,9 +21,21 @@ NOISE = "~"  # WFDB's symbol for a change in signal quality
 FOLDER = Path(__file__).parent.parent / "ecgwatch" / "demo" / "excerpts"
 
 
-def main() -> None:
-    """Write one .npz per chosen record into the package."""
-    records = Path(config.load().data.directory) / "mitdb"
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write one .npz per chosen record into the package; an error of the data is one line and its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.excerpts",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.parse_args(argv)
+    try:
+        _write(Path(config.load().data.directory) / "mitdb")
+    except EcgwatchError as error:
+        parser.exit(error.exit_code, f"{error}\n")
+
+
+def _write(records: Path) -> None:
     for name in chosen({record: symbols(records / record) for record in DS2}):
         np.savez_compressed(FOLDER / f"{name}.npz", allow_pickle=False, **excerpt(records / name))
 
@@ -48,14 +61,20 @@ def symbols(path: Path) -> list[str]:
 
 
 def excerpt(path: Path) -> dict[str, np.ndarray]:
-    """Cut an excerpt as `ecgwatch.records.read_excerpt` reads it: lead MLII, in the recorder's own units."""
+    """Cut an excerpt as `ecgwatch.records.read_excerpt` reads it: lead MLII, in the recorder's own units.
+
+    Raises DataError where a file of the record is missing.
+    """
     import wfdb
 
-    header = wfdb.rdheader(str(path))
-    channel = header.sig_name.index("MLII")
-    first, last = round(START_S * header.fs), round((START_S + SECONDS) * header.fs)
-    record = wfdb.rdrecord(str(path), first, last, channels=[channel], physical=False)
-    annotation = wfdb.rdann(str(path), "atr", first, last - 1, shift_samps=True)
+    try:
+        header = wfdb.rdheader(str(path))
+        channel = header.sig_name.index("MLII")
+        first, last = round(START_S * header.fs), round((START_S + SECONDS) * header.fs)
+        record = wfdb.rdrecord(str(path), first, last, channels=[channel], physical=False)
+        annotation = wfdb.rdann(str(path), "atr", first, last - 1, shift_samps=True)
+    except FileNotFoundError as error:
+        raise DataError(f"record {path}: {Path(str(error.filename)).name} is missing") from None
     is_beat = np.array([symbol in AAMI for symbol in annotation.symbol], bool)
     return {
         "name": np.array(path.name),

@@ -18,7 +18,7 @@ from typing import Any
 from ecgwatch import config
 from ecgwatch.beats import Bedside, ImageContract, of_heartbeats
 from ecgwatch.bundle import Manifest
-from training.parameters import NUMBERS
+from training.parameters import NUMBERS, defaults
 from training.text import markdown_table
 
 TERMS = {"nse": "NSE", "distance": "D", "score": "S"}
@@ -312,7 +312,7 @@ def _weaknesses(manifest: Manifest) -> str:
         parts = [
             "**A patient whose typical beat is ill.** The score tells what departs from the patient's own typical "
             "beat; where most beats are ectopic, or conduction changed before the watch began, that is taken for "
-            "normal (record 232: most of its beats are supraventricular; within it the score is hardly better than "
+            "normal (record 232: most of its beats are supraventricular; within it the score is no better than "
             "chance, and what raises it above other patients is its pauses of 2 s and more).",
             "**A change that stays** (a new bundle branch block, another electrode) alerts beat after beat for about "
             "five minutes, and is the new typical beat then.",
@@ -374,16 +374,22 @@ def _made(manifest: Manifest) -> str:
         options = [f"--split {parameters['split']}"]
         options += ["--keep-mixed-windows"] if parameters["keep_mixed_windows"] else []
         options += [f"--rr-window {parameters['rr_window']}"] if parameters["rr_window"] != "past" else []
-    if (encoder := parameters.get("encoder", "tcn")) != "tcn":  # of the paper's segment alone
-        options.append(f"--contract segment --encoder {encoder}")
+    contract = parameters.get("contract", "segment")  # older bundles have fewer keys, here and below
+    dataset, split = parameters["dataset"], parameters["split"]
+    if dataset == "arrhythmia" and contract != defaults(dataset, split).contract:
+        options.append(f"--contract {contract}")
+    if (folds := parameters.get("folds", 0)) != defaults(dataset, split, contract).folds:
+        options.append(f"--folds {folds}")
+    if (encoder := parameters.get("encoder", "tcn")) != "tcn":
+        options.append(f"--encoder {encoder}")
     options.append(f"--normal {' '.join(parameters['normal'])}")
-    bedside = parameters.get("contract") == "bedside"
+    bedside = contract == "bedside"
     options += [
         f"--{name} {parameters[name]:g}"
         for name in NUMBERS
-        if name in parameters and (bedside or name not in _BEDSIDE_ONLY)  # older bundles have fewer
+        if name in parameters and (bedside or name not in _BEDSIDE_ONLY)
     ]
-    if (precision := parameters.get("precision", "float32")) != "float32":  # bundles of before it have no such key
+    if (precision := parameters.get("precision", "float32")) != "float32":
         options.append(f"--precision {precision}")
     options += [f"--{name.replace('_', '-')}" for name in ("unit_latents", "log_terms") if parameters.get(name)]
     versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
@@ -392,7 +398,7 @@ def _made(manifest: Manifest) -> str:
 
 Made {manifest.created} by (on {manifest.training["device"]}):
 
-    ecgwatch train --dataset {parameters["dataset"]} {" ".join(options)}
+    ecgwatch train --dataset {dataset} {" ".join(options)}
 
 The exported model differs from the trained one by at most {difference}.
 Versions: {versions}.

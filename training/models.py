@@ -346,6 +346,7 @@ class BedsideVAE(BetaVAE):
     """
 
     def decode(self, z: Tensor, x: Tensor) -> Tensor:
+        """Return the reconstruction of x, [n, length], from z, [n, latent]: x's typical beat and what is decoded."""
         return self._beside_typical(self.decoder(z), x)
 
     def draw(self, z: Tensor, x: Tensor) -> Tensor:
@@ -512,6 +513,7 @@ class Serving(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean, [n, latent], and NSE, [n], of x, [n, length]."""
         mean, _ = self.model.encode(x)
         error = x - self.model.draw(mean, x)
         return mean, (error * error).sum(dim=1) / self.model.energy(x).clamp_min(1e-12)

@@ -134,10 +134,15 @@ _SOURCES: dict[str, Literal["idx", "bin", "mat"]] = {
 }
 
 
-def defaults(dataset: str, split: str | None = None) -> Parameters:
-    """Return what holds for a data set and a split where nothing else is asked for; for images the paper's numbers."""
+def defaults(dataset: str, split: str | None = None, contract: str | None = None) -> Parameters:
+    """Return what holds for a data set, a split and a contract where nothing else is asked for.
+
+    Of images the paper's numbers. By beat they are the same for both contracts, and name the segment.
+    """
     if dataset == "arrhythmia":
-        return Parameters(split="by-beat", references=PAPER_REFERENCES) if split == "by-beat" else BEDSIDE
+        if split == "by-beat":
+            return Parameters(split="by-beat", references=PAPER_REFERENCES)
+        return Parameters() if contract == "segment" else BEDSIDE
     source = _SOURCES[dataset]
     return Parameters(
         dataset=dataset,

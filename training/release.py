@@ -66,7 +66,11 @@ def parameters(name: str) -> Parameters:
 
 def main() -> None:
     """Train what is not trained yet, and assemble."""
-    parser = argparse.ArgumentParser(prog="python -m training.release", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m training.release",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs/release"), help="default: %(default)s")
     parser.add_argument(
         "--threads", type=int, default=1, help="of torch; weights repeat for the same number (default: 1)"

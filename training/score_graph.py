@@ -42,8 +42,18 @@ def append_map(encoder: bytes, reference_map: ReferenceMap, scales: tuple[Scale,
     rows = [d.dim_param or d.dim_value for d in _output(model, "nse").type.tensor_type.shape.dim]
     for name in ("distance", "score"):
         model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, rows))
+    _drop_notes(model.graph)
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
+
+
+def _drop_notes(graph: onnx.GraphProto) -> None:
+    """Drop what torch's exporter notes: files and lines of the machine, by which a bundle's hash would change."""
+    graph.ClearField("doc_string")
+    for node in graph.node:
+        node.ClearField("doc_string")
+    for one in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del one.metadata_props[:]
 
 
 def encoder_of(whole: bytes) -> bytes:

@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from ecgwatch.beats import Bedside
-from ecgwatch.errors import ConfigError
+from ecgwatch.errors import ConfigError, DataError
 from training.losses import beta_vae_loss, capacity
 from training.models import ENCODED, BetaVAE, Serving, make, with_made_up_ectopics
 from training.parameters import Parameters
@@ -78,7 +79,7 @@ def open_run(folder: Path, parameters: Parameters) -> None:
         differing = sorted(key for key in wanted.keys() | there.keys() if wanted.get(key) != there.get(key))
         if differing:
             said = ", ".join(f"{key} {there.get(key)} there, {wanted.get(key)} now" for key in differing)
-            raise ConfigError(f"{folder} holds a run with other parameters ({said}); choose another --run folder")
+            raise ConfigError(f"{folder} holds a run with other parameters ({said}); choose another folder for the run")
         return
     write_atomically(file, json.dumps({"parameters": wanted, "versions": versions()}, indent=2))
 
@@ -275,11 +276,17 @@ def _save(folder: Path, model: BetaVAE, optimizer: torch.optim.Optimizer, losses
 
 
 def _resume(folder: Path, model: BetaVAE, optimizer: torch.optim.Optimizer) -> tuple[int, list[dict[str, float]]]:
-    """Load the checkpoint; return how many epochs are done, and their losses."""
+    """Load the checkpoint; return how many epochs are done, and their losses.
+
+    Raises DataError where it is damaged.
+    """
     file = folder / "checkpoint.safetensors"
     if not file.exists():
         return 0, []
-    tensors = load_file(file)
+    try:
+        tensors = load_file(file)
+    except SafetensorError as error:
+        raise DataError(f"{file} is damaged ({error}): remove it, and training begins anew") from None
     model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
     state: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
@@ -293,8 +300,6 @@ def _resume(folder: Path, model: BetaVAE, optimizer: torch.optim.Optimizer) -> t
 
 def checkpoint_losses(file: Path) -> list[dict[str, float]]:
     """Return the losses of each epoch that a checkpoint has seen."""
-    from safetensors import safe_open
-
     with safe_open(file, "pt") as opened:
         return json.loads(opened.metadata()["losses"])
 

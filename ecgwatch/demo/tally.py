@@ -29,6 +29,7 @@ class Truth:
 
     @property
     def is_normal(self) -> bool:
+        """Whether the beat is of AAMI class N."""
         return self.aami == "N"
 
 
@@ -41,10 +42,12 @@ class JudgedAlert:
 
     @property
     def is_right(self) -> bool:
+        """Whether the beat is abnormal."""
         return not self.truth.is_normal
 
     @property
     def verdict(self) -> str:
+        """Say whether the alert is right, and of what class its beat is."""
         word = "right" if self.is_right else "false alert"
         return f"{word}: {CLASS_NAMES[self.truth.aami]}"
 
@@ -64,6 +67,7 @@ class Count:
 
     @property
     def alerts(self) -> int:
+        """All alerts, right and false ones."""
         return self.right_alerts + self.false_alerts
 
     @property
@@ -73,6 +77,7 @@ class Count:
 
     @property
     def sensitivity(self) -> float | None:
+        """Share of the abnormal beats that were found; None where there were none."""
         return self.found / self.abnormal if self.abnormal else None
 
     @property

@@ -9,11 +9,11 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
@@ -24,7 +24,16 @@ from tests.bench import service, stages, training
 from tests.bench.measure import Figure
 from tests.integration.kafka_server import Kafka, Unavailable
 
-LIBRARIES = ("faust-streaming", "aiokafka", "confluent-kafka", "onnxruntime-gpu", "msgspec", "numpy", "torch")
+LIBRARIES = (
+    "faust-streaming",
+    "aiokafka",
+    "confluent-kafka",
+    "onnxruntime-gpu",
+    "onnxruntime",  # the one or the other is installed
+    "msgspec",
+    "numpy",
+    "torch",
+)
 BEGIN, END = "<!-- figures: make bench -->", "<!-- end -->"
 
 
@@ -96,8 +105,17 @@ def surroundings() -> dict[str, object]:
         "cores": psutil.cpu_count(),
         "load average before the end, 15 min": round(load, 1),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in LIBRARIES},
+        "versions": versions(LIBRARIES),
     }
+
+
+def versions(names: Iterable[str]) -> dict[str, str]:
+    """The versions of those packages that are installed."""
+    found = {}
+    for name in names:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def cpu_name() -> str:

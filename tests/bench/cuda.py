@@ -5,11 +5,14 @@ trains with and without a captured step, encodes on both, tries how many of the 
 prints tables. Exits with 1 where a check fails.
 """
 
+import argparse
 import json
+import os
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +24,7 @@ from ecgwatch import bundle as bundles
 from ecgwatch import config
 from ecgwatch.beats import of_heartbeats
 from ecgwatch.bundle import Bundle
+from ecgwatch.errors import EcgwatchError
 from ecgwatch.scorer import TOLERANCE, Scorer
 from training import train
 from training.benchmark.paper import trial
@@ -37,8 +41,23 @@ ENCODED_TOLERANCE = 1e-4  # of latents and NSE, in units of their standard devia
 LOSS_TOLERANCE = 0.01  # relative, after two epochs: kernels add in another order each time
 
 
-def main() -> int:
-    """Run all checks; returns the exit code."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run all checks; returns the exit code. Without a GPU or the records: one line, and an exit code of its own."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench.cuda",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.parse_args(argv)
+    if not torch.cuda.is_available():
+        parser.exit(os.EX_UNAVAILABLE, "torch finds no CUDA GPU here\n")
+    try:
+        return _run()
+    except EcgwatchError as error:
+        parser.exit(error.exit_code, f"{error}\n")
+
+
+def _run() -> int:
     bundle = bundles.load("default")
     folder = Path(config.load().data.directory) / "mitdb"
     x = load(folder, of_heartbeats(bundle.manifest.contract), ["N"], RECORDS).x[:BEATS]

@@ -2,6 +2,7 @@
 
 import math
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,18 +20,21 @@ pytestmark = pytest.mark.kafka
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "security.md"
 USERS = {"ward": "correct-horse", "stranger": "battery-staple"}
-OPERATIONS = {"Read": AclOperation.READ, "Write": AclOperation.WRITE}
+OPERATIONS = {"Read": AclOperation.READ, "Write": AclOperation.WRITE, "Describe": AclOperation.DESCRIBE}
 REFUSED = 77
 
 Acl = tuple[str, str, str]  # operation, topic or group, which one
 
 
-def documented() -> list[Acl]:
-    """The worker's rows in the table of docs/security.md: | `Read` | topic | `topics.beats` | ..."""
-    return re.findall(r"^\| worker \| `(\w+)` \| (topic|group) \| `([\w.]+)`", PAGE.read_text(), re.MULTILINE)
+def documented(who: str) -> list[Acl]:
+    """Somebody's rows in the table of docs/security.md: | worker | `Read` | topic | `topics.beats` | ..."""
+    row = rf"^\| {re.escape(who)} \| `(\w+)` \| (topic|group) \| `([\w.]+)`"
+    return re.findall(row, PAGE.read_text(), re.MULTILINE)
 
 
-ACLS = documented()
+ACLS = documented("worker")
+OF_CHECK = documented("operator, `ecgwatch check`")
+STUCK = 75
 
 
 def name_of(site: Site, setting: str) -> str:
@@ -96,11 +100,16 @@ def test_a_worker_with_only_the_documented_acls_scores_and_stops_cleanly(broker:
     assert running.stop()[0] == 0
 
 
-def test_check_needs_no_more_than_the_worker_s_acls(broker: Kafka, secure: Site):
+@pytest.mark.parametrize(("user", "its"), [("ward", ACLS), ("stranger", OF_CHECK)], ids=["the worker's", "its own"])
+def test_check_needs_no_more_than_the_worker_s_acls_or_its_own(broker: Kafka, secure: Site, user: str, its: list[Acl]):
     allow(broker, secure, ACLS)
-    worker(broker, secure).ready()
-    done = secure.check(**access(broker))
+    allow(broker, secure, its, user)
+    running = worker(broker, secure).ready()
+    done = secure.check(**access(broker, user))
     assert (done.returncode, done.stderr) == (0, "")
+    running.send(signal.SIGSTOP)
+    secure.sender().send(20)
+    assert secure.check(**access(broker, user)).returncode == STUCK  # it saw the records that wait
 
 
 @pytest.mark.parametrize("missing", ACLS, ids=" ".join)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from confluent_kafka import Producer
@@ -10,9 +11,10 @@ from confluent_kafka import Producer
 from ecgwatch import bundle
 from ecgwatch.baselines import SAVE_EVERY_S
 from ecgwatch.batch import Received, Rules, process
+from ecgwatch.beats import Bedside
 from ecgwatch.demo import plan
-from ecgwatch.messages import JSON, Beat, Score, decode_baseline, decode_score, encode_beats
-from ecgwatch.patients import Patients
+from ecgwatch.messages import JSON, Beat, Score, decode_baseline, decode_score, encode, encode_beats
+from ecgwatch.patients import Patients, prepare, to_message
 from ecgwatch.records import beats_of
 from ecgwatch.scorer import Scorer
 from tests.integration.traffic import Site, until
@@ -39,10 +41,10 @@ def expected(beats: list[Beat]) -> dict[str, Score]:
     return {score.id: score for one in answers if one.topic == "scores" for score in [decode_score(one.value or b"")]}
 
 
-def send(site: Site, beats: Sequence[Beat]) -> None:
+def send(site: Site, beats: Sequence[Beat], partition: int = -1) -> None:
     producer = Producer({"bootstrap.servers": site.brokers, "partitioner": "murmur2_random", "log_level": 0})
     for one in beats:
-        producer.produce(site.beats, encode_beats([one]), one.patient.encode())
+        producer.produce(site.beats, encode_beats([one]), one.patient.encode(), partition)
         producer.poll(0)
     assert producer.flush(30) == 0
 
@@ -128,3 +130,66 @@ def test_a_patient_who_is_reset_is_learned_again_from_the_next_beat(site: Site, 
     assert found[mine[199].id].baseline == "learning"
     assert [found[one.id].baseline for one in mine[201:207]] == ["none"] * 6
     assert found[mine[219].id].baseline == "learning"
+
+
+def test_a_record_left_behind_in_another_partition_neither_counts_nor_survives_a_reset(site: Site, beats: list[Beat]):
+    """Partitions were added, or a sender's partitioner changed: the patient's key falls elsewhere now."""
+    yesterday = [one for one in beats if one.patient == "bed-100"][:210]
+    today = [replace(one, r_time_ms=one.r_time_ms + 86_400_000) for one in yesterday]
+    somebody = next(one for one in beats if one.patient == "bed-213")
+
+    def records() -> list[tuple[int, int | None]]:
+        """Of the patient: partition and number of beats, None for a tombstone."""
+        mine = [one for one in site.read(site.baselines) if one.key() == b"bed-100"]
+        return [(one.partition(), decode_baseline(v).leads[0].beats if (v := one.value()) else None) for one in mine]
+
+    worker = site.worker().ready()
+    send(site, yesterday[:150], 0)
+    site.all_committed()
+    send(site, today[:150], 1)
+    site.all_committed()
+    assert worker.stop()[0] == 0
+    assert {partition for partition, _ in records()} == {0, 1}
+    *_, known = [count for partition, count in records() if partition == 1]
+    assert known is not None
+    worker.start().ready()
+    for part, partition in ((today[150:170], 1), ([somebody], 0), (today[170:200], 1)):
+        send(site, part, partition)
+        site.all_committed()
+    assert worker.stop()[0] == 0
+    assert [count for partition, count in records() if partition == 1][-1] == known + 50
+
+    command = [sys.executable, "-m", "ecgwatch", "baseline", "reset", "bed-100"]
+    done = subprocess.run(command, env=site.environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {partition for partition, count in records() if count is None} == {0, 1}
+    worker.start().ready()
+    for part, partition in (([somebody], 0), (today[200:201], 1)):
+        send(site, part, partition)
+        site.all_committed()
+    until(lambda: today[200].id in scores(site), 20, "the next beat is scored")
+    assert scores(site)[today[200].id].baseline == "none"
+
+
+def test_damaged_records_of_patients_end_no_worker_and_are_said_without_a_name(site: Site, beats: list[Beat]):
+    mine = [one for one in beats if one.patient == "bed-100"][:20]
+    known: Patients = {}
+    prepare(mine[:10], Bedside(), known)
+    whole = encode(to_message("bed-100", known["bed-100"], Bedside()))
+    damaged = [
+        b'{"version":1,"patient":"\xff","leads":[]}',
+        b"[" * 100_000,
+        whole.replace(b'"stride":1', b'"stride":0'),
+    ]
+    producer = Producer({"bootstrap.servers": site.brokers, "log_level": 0})
+    for partition, value in enumerate(damaged):
+        producer.produce(site.baselines, value, "bed-100", partition)
+    assert producer.flush(30) == 0
+    worker = site.worker().ready()
+    for partition in range(len(damaged)):
+        send(site, mine[10 + partition : 11 + partition], partition)
+        site.all_committed()
+    until(lambda: len(scores(site)) == len(damaged), 20, "all are scored")
+    assert worker.log.count("cannot be read and") == len(damaged)
+    assert "bed-100" not in worker.log
+    assert worker.stop()[0] == 0

@@ -1,12 +1,11 @@
 """`ecgwatch benchmark`: its arguments, and one comparison from them."""
 
 import argparse
-import json
 import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from ecgwatch.config import Settings
 from ecgwatch.errors import ConfigError
 from training.benchmark.paper import cli as paper_cli
 from training.parameters import CLASSES
+from training.text import write_page
 
 DATASETS = ("arrhythmia", "mnist", "fashion-mnist")
 PRECISIONS = ("float32", "bfloat16")
@@ -31,16 +31,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _jobs(placement, "models")
     _device(placement)
     for name in TRAINING:
-        text = "of training, where not the release's (images: the paper's); the tables name the epochs"
+        text = "of training, where not the release's (images: the paper's)"
+        text += "; the tables name the epochs" if name == "epochs" else ""
         values: dict[str, Any] = {"choices": PRECISIONS} if name == "precision" else {"type": int}
         placement.add_argument(f"--{name}", help=text, **values)
 
     crowd = _kind(kinds, "crowd", _crowd, "what the number of anomalies does to the joint map's figure")
     for one in (placement, crowd):
         one.add_argument(
-            "--dataset", nargs="+", choices=DATASETS, default=DATASETS, metavar="SET", help="default: %(default)s"
+            "--dataset",
+            nargs="+",
+            choices=DATASETS,
+            default=DATASETS,
+            metavar="SET",
+            help=f"default: {' '.join(DATASETS)}",
         )
-        one.add_argument("--only", nargs="+", metavar="NAME", help="of the models, those of these folder names alone")
+        one.add_argument(
+            "--only", nargs="+", metavar="NAME", help="only models whose run folder has one of these names"
+        )
         _runs(one, "runs/release")
         _tables_only(one)
 
@@ -49,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
     references = _kind(kinds, "references", _references, "which normal beats enter the map, and what they cost")
-    references.add_argument("--bundle", default="default", help="whose encoder it is; default: %(default)s")
+    references.add_argument("--bundle", default="default", help="bundle whose encoder is used; default: %(default)s")
     references.add_argument("--costs-only", action="store_true", help="time again, and keep the figures in --out")
 
     strangers = _kind(kinds, "strangers", _strangers, "patients never seen: the default model's runs on DS2")
@@ -80,12 +88,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _runs(leads, "runs/leads")
 
     baselines = _kind(kinds, "baselines", _baselines, "other methods on the paper's ECG task, on the same points")
-    baselines.add_argument("--method", nargs="+", metavar="NAME", help="of the methods, those that begin so")
+    baselines.add_argument("--method", nargs="+", metavar="NAME", help="only methods whose name begins with NAME")
     baselines.add_argument("--anomaly", nargs="+", choices=CLASSES["arrhythmia"], default=list(CLASSES["arrhythmia"]))
-    baselines.add_argument("--seed", nargs="+", type=int, default=[0], metavar="N", help="default: %(default)s")
+    baselines.add_argument("--seed", nargs="+", type=int, default=[0], metavar="N", help="default: 0")
     baselines.add_argument("--epochs", type=int, default=15, help="of what is trained here; default: %(default)s")
     baselines.add_argument("--most", type=int, metavar="N", help="points for what is trained here; default: all")
-    baselines.add_argument("--minutes", type=float, default=math.inf, help="begin no row after so many; default: all")
+    baselines.add_argument(
+        "--minutes", type=float, default=math.inf, help="begin no new row after so many; default: no limit"
+    )
     _runs(baselines, "runs/release")
     _tables_only(baselines)
 
@@ -115,7 +125,15 @@ def _tables_only(parser: argparse.ArgumentParser) -> None:
 
 
 def _jobs(parser: argparse.ArgumentParser, of: str) -> None:
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help=f"{of} at once, one core each")
+    parser.add_argument(
+        "--jobs", type=_above_0, default=os.cpu_count() or 1, help=f"{of} at once, one core each; default: all cores"
+    )
+
+
+def _above_0(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number above 0")
+    return int(text)
 
 
 def _device(parser: argparse.ArgumentParser) -> None:
@@ -138,12 +156,9 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
 def _placement(args: argparse.Namespace, settings: Settings) -> None:
     from training import release, train
-    from training.benchmark import pictures, placement, tables
-    from training.benchmark.rows import read_csv, write_csv
+    from training.benchmark import placement, placement_page, tables
     from training.parameters import defaults
 
-    if args.jobs < 1:
-        raise ConfigError("--jobs must be above 0")
     chosen = placement.experiments(["arrhythmia"] if args.quick else args.dataset, args.quick)
     if args.only:
         chosen = [one for one in chosen if one.name in args.only]
@@ -156,29 +171,8 @@ def _placement(args: argparse.Namespace, settings: Settings) -> None:
     saved = [one for experiment in chosen if (one := tables.read(experiment, args.runs / experiment.name))]
     if not saved:
         raise ConfigError(f"--runs {args.runs} holds nothing to make tables of; run without --tables-only first")
-    made_rows, made_differences = [], []
-    for one in saved:
-        of_one = tables.compare(one)
-        made_rows += of_one[0]
-        made_differences += of_one[1]
-    suffix = "-quick" if args.quick else ""
     order = placement.experiments(DATASETS, args.quick)
-    files = [args.out / f"{name}{suffix}.csv" for name in ("auroc", "differences")]
-    rows = tables.joined(made_rows, read_csv(files[0], tables.Row), order)
-    differences = tables.joined(made_differences, read_csv(files[1], tables.Difference), order)
-    write_csv(files[0], rows)
-    write_csv(files[1], differences)
-    parts = []
-    for figure, name in tables.FIGURES.items():
-        parts.append(f"## {name}\n\n{tables.markdown(rows, figure)}")
-        pictures.ways(args.out / f"{figure}{suffix}.png", rows, figure, name)
-    parts.append(f"## Virtual peers against the joint map and latent neighbours\n\n{tables.comparison(differences)}")
-    parts.append(f"## Alpha without labels\n\n{tables.alpha_gap(rows)}")
-    parts.append(f"## Training\n\n{tables.training(rows)}")
-    _write(args.out / f"tables{suffix}.md", [tables.PROTOCOL_QUICK if args.quick else tables.PROTOCOL, *parts])
-    for one in saved:
-        if one.experiment.seed == 0 and {tables.JOINT, tables.OURS} <= set(one.ways):
-            pictures.maps(args.out / f"maps-{one.experiment.name}.png", one.ways, one.abnormal)
+    print(placement_page.write(args.out, saved, order, args.quick))
 
 
 def _crowd(args: argparse.Namespace, settings: Settings) -> None:
@@ -205,10 +199,7 @@ def _crowd(args: argparse.Namespace, settings: Settings) -> None:
 
 def _write(file: Path, parts: Sequence[str]) -> None:
     """Write a page, and print it."""
-    text = "\n\n".join(parts) + "\n"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8")
-    print(text)
+    print(write_page(file, parts))
 
 
 def _strangers(args: argparse.Namespace, settings: Settings) -> None:
@@ -279,46 +270,8 @@ def _baselines(args: argparse.Namespace, settings: Settings) -> None:
 
 
 def _references(args: argparse.Namespace, settings: Settings) -> None:
-    import numpy as np
-
     from ecgwatch import bundle as bundles
-    from ecgwatch.scorer import Model
-    from training.benchmark import pictures, references
-    from training.datasets.read import read
-    from training.parameters import Parameters
+    from training.benchmark import references_page
 
     bundle = bundles.load(args.bundle)
-    _, beats, split = read(
-        Parameters(**bundle.manifest.training["parameters"]), args.data or Path(settings.data.directory)
-    )
-    file = args.out / "references.json"
-    if args.costs_only:
-        if not file.exists():
-            raise ConfigError(f"{file} is missing: run without --costs-only first")
-        choices = [references.Choice(**one) for one in json.loads(file.read_text(encoding="utf-8"))["choices"]]
-    else:
-        choices = references.cross_validate(bundle, beats, split)
-    latents = Model(bundle.model, "cpu", 0).run(beats.x[split.train])[0]
-    x = np.ascontiguousarray(beats.x[split.calibration][: max(references.BATCHES)])
-    costs = references.costs(bundle, x, latents)
-    transform = references.transform_us(latents)
-    args.out.mkdir(parents=True, exist_ok=True)
-    found = {
-        "choices": [asdict(one) for one in choices],
-        "costs": [asdict(one) for one in costs],
-        "transform_us": transform,
-    }
-    file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    pictures.reference_curve(args.out / "references.png", choices, costs)
-    alone = next(one for one in costs if (one.count, one.batch) == (5000, 1))
-    _write(
-        args.out / "references.md",
-        [
-            "# References: how many, which, at what cost",
-            "Written by `ecgwatch benchmark references`; docs/placement.md.",
-            references.tables(choices, costs),
-            f"The default, by patient: {references.chosen(choices):,} references.",
-            f"One beat among 5,000 references: transform {transform:,.0f} us of CPU, map "
-            f"{alone.whole_us - alone.bare_us:.0f} us.",
-        ],
-    )
+    print(references_page.write(bundle, args.data or Path(settings.data.directory), args.out, args.costs_only))

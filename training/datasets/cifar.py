@@ -65,7 +65,10 @@ def load(folder: Path, offline: bool = False) -> Dataset:
     DataError naming what is missing, differs or is no whole file of records.
     """
     unpacked, note = folder / UNPACKED, ""
-    if all((unpacked / name).is_file() for name in HASHES):
+    lacking = [name for name in HASHES if not (unpacked / name).is_file()]
+    if lacking and len(lacking) < len(HASHES):
+        raise DataError(f"{unpacked}: {', '.join(lacking)} is missing; the other files are there")
+    if not lacking:
         hashes = HASHES
         if sha256(unpacked / TEST) == INEXACT[TEST]:
             hashes, note = INEXACT, NOTE

@@ -71,12 +71,6 @@ def load(folder: Path) -> Dataset:
     )
 
 
-def load_split(folder: Path, normal: Sequence[str], seed: int = 0) -> tuple[Dataset, Split]:
-    """Read both files and assign their beats; see `load` and `split`."""
-    beats = load(folder)
-    return beats, split(beats, normal, seed)
-
-
 def hours(x: np.ndarray) -> float:
     """Estimate how long the beats lasted from how much of each segment is signal: 1.2 RR intervals."""
     signal = LENGTH - (x[:, ::-1] != 0).argmax(axis=1)

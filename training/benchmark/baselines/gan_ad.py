@@ -39,6 +39,7 @@ class Discriminator(nn.Module):
         self.judge = nn.Linear(networks.HIDDEN, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the logits of x, [n, length], by frame: [n, frames]."""
         return self.judge(self.lstm(networks.frames(x))[0]).squeeze(2)
 
 

@@ -96,6 +96,7 @@ class FrameDecoder(nn.Module):
         self.draw = nn.Linear(HIDDEN, FRAME)
 
     def forward(self, z: Tensor) -> Tensor:
+        """Draw a beat, [n, length], from z, [n, frames, code]."""
         return self.draw(self.lstm(z)[0]).flatten(1)[:, : self.length]
 
 

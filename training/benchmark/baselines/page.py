@@ -39,7 +39,8 @@ methods have the same training points, the same held-out normal points and all t
   rate; the DBN: scikit-learn's contrastive divergence at its rate of .1 throughout.
 - {UNVERIFIED} (`*`): a loss curve ([baselines-curves.csv](baselines-curves.csv)) has fewer than {LEAST_EPOCHS} epochs,
   or, the cool-down left out, the mean of its last fifth differs by more than {SAME:.0%} from the fifth before.
-- Shortened (`°`): trained with `--most` on a part of the points, as the note says. A call without it trains on all.
+- Shortened (`°`): trained with `--most` on a part of the points, as the note says, so in a table of its own and not to
+  be ranked with those that had all. A call without it (`ecgwatch benchmark baselines --method ...`) trains on all.
 - Maps hold 5,000 references, as the paper's do, where the row does not say all; S joins NSE and D with alpha 1/2 on
   scaled terms, no label used.
 - The paper's joint t-SNE map stands in [placement/tables.md](../placement/tables.md): on 5,000 test points and more of
@@ -56,7 +57,12 @@ methods have the same training points, the same held-out normal points and all t
 
 def page(rows: Sequence[Row], tuning: Sequence[Tuning]) -> str:
     """Return the page, Markdown."""
-    parts = [HEAD, f"## ECG\n\n{table(rows)}\n\n{above(rows)}", f"## Settings\n\n{settings(tuning)}"]
+    short = [name for name in METHODS if any("°" in _cell(rows, name, one)[1] for one in ANOMALIES)]
+    whole = [name for name in METHODS if name not in short]
+    parts = [HEAD, f"## ECG\n\n{table(rows, whole)}\n\n{above(rows, whole)}"]
+    if short:
+        parts.append(f"## ECG, shortened\n\n{table(rows, short, beside_paper=False)}")
+    parts.append(f"## Settings\n\n{settings(tuning)}")
     parts.append(
         "## Published, not run\n\nThe paper's tables 1 and 2 (`training/benchmark/published.csv`). It prints no ECG "
         "figure of another method. **One class normal**: AnoGAN and ADGAN were trained on the one class and the nine "
@@ -65,18 +71,17 @@ def page(rows: Sequence[Row], tuning: Sequence[Tuning]) -> str:
     return "\n\n".join(parts)
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Return method x anomaly, mean of the seeds; complete methods first, the best mean on top."""
-    cells = {name: [_cell(rows, name, one) for one in ANOMALIES] for name in METHODS}
+def table(rows: Sequence[Row], names: Sequence[str] = tuple(METHODS), beside_paper: bool = True) -> str:
+    """Return method x anomaly, mean of the seeds; those with all anomalies first, the best mean on top."""
+    cells = {name: [_cell(rows, name, one) for one in ANOMALIES] for name in names}
     means = {name: float(np.mean([value for value, _ in of_method])) for name, of_method in cells.items()}
     lines = [["method", "protocol", *ANOMALIES, "mean", "seconds"], ["---", "---"] + ["--:"] * (len(ANOMALIES) + 2)]
-    for name in sorted(METHODS, key=lambda one: -np.nan_to_num(means[one], nan=-1.0)):
+    for name in sorted(names, key=lambda one: -np.nan_to_num(means[one], nan=-1.0)):
         shown = ["" if np.isnan(value) else f"{_short(value)}{mark}" for value, mark in cells[name]]
         mean = "" if np.isnan(means[name]) else _short(means[name])
         seconds = sum(row.seconds or 0 for row in rows if row.method == name)
         lines.append([name, PROTOCOL, *shown, mean, f"{seconds:,.0f}" if any(shown) else ""])
-    paper = published.read()
-    of_paper = [one for one in paper if one["dataset"] == "arrhythmia"]
+    of_paper = [one for one in published.read() if one["dataset"] == "arrhythmia" and beside_paper]
     for name in dict.fromkeys(one["method"] for one in of_paper):
         found = {one["anomaly"]: _short(one["auroc"]) for one in of_paper if one["method"] == name}
         said = f"{PROTOCOL}; published: alpha and beta chosen on the test set"
@@ -84,14 +89,14 @@ def table(rows: Sequence[Row]) -> str:
     return markdown_table(lines)
 
 
-def above(rows: Sequence[Row]) -> str:
+def above(rows: Sequence[Row], names: Sequence[str] = tuple(METHODS)) -> str:
     """Return which methods are above ecgwatch's own score, anomaly by anomaly and on the mean."""
-    found = {name: [_cell(rows, name, one)[0] for one in ANOMALIES] for name in METHODS}
+    found = {name: [_cell(rows, name, one)[0] for one in ANOMALIES] for name in names}
     values = {name: [*of_method, float(np.mean(of_method))] for name, of_method in found.items()}
     lines = []
     for number, anomaly in enumerate((*ANOMALIES, "mean")):
         ours = values[OURS][number]
-        others = [name for name in METHODS if not name.startswith("ecgwatch") and values[name][number] > ours]
+        others = [name for name in names if not name.startswith("ecgwatch") and values[name][number] > ours]
         lines.append(f"{anomaly}: {', '.join(others) or 'none'}")
     return f"Above '{OURS}' — {'; '.join(lines)}."
 

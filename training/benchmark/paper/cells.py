@@ -4,17 +4,18 @@ A cell is (data set, split, anomalous class, beta, encoder, seed, share of the t
 `training.benchmark.placement`, in the run folder that `ecgwatch benchmark placement` would use, so that neither trains
 what the other has trained. Each step leaves a file, whole or not at all, and training leaves its checkpoint: a cell
 that was stopped anywhere goes on where it was. On a GPU only as many cells train at once as it likes (`trial`), and
-the others read or map: t-SNE has all cores.
+the others read or map, a core each.
 """
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
-from multiprocessing import TimeoutError as TookTooLong
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,13 +71,14 @@ def grid(datasets: Sequence[str] = DATASETS, quick: bool = False) -> list[Experi
     return list(dict.fromkeys(found))
 
 
-def chosen(grid: Sequence[Experiment], wanted: Mapping[str, Sequence[object]]) -> list[Experiment]:
-    """Return the cells of which every field in `wanted` has one of the values; 'anomaly': the class that is absent."""
-
-    def value(one: Experiment, field: str) -> object:
-        return "".join(one.absent) if field == "anomaly" else getattr(one, field)
-
+def matching(grid: Sequence[Experiment], wanted: Mapping[str, Sequence[object]]) -> list[Experiment]:
+    """Return the cells of which every field in `wanted` has one of the values."""
     return [one for one in grid if all(value(one, field) in values for field, values in wanted.items())]
+
+
+def value(one: Experiment, field: str) -> object:
+    """Return a field of a cell; 'anomaly': the class that is absent."""
+    return "".join(one.absent) if field == "anomaly" else getattr(one, field)
 
 
 def _classes(dataset: str, seed: int, quick: bool) -> list[Experiment]:
@@ -93,7 +95,7 @@ class Examples(NamedTuple):
 
 
 def run(
-    chosen: Sequence[Experiment],
+    wanted: Sequence[Experiment],
     base: Mapping[str, Parameters],
     data: Path,
     runs: Path,
@@ -107,10 +109,11 @@ def run(
     base: of each data set, parameters of the models, but for what the cells set; on: where models are trained;
     budget_s: stop after so many seconds, whatever is in progress: the next call goes on from the last epoch and file;
     train_only: leave t-SNE to another machine. jobs: None for all cores; on a GPU a trial then finds how many of the
-    cells train at once, and what it found stays in `device.json` beside the run folders.
+    cells train at once, and what it found stays in `device.json` beside the run folders. Raises ConfigError where a
+    process is killed.
     """
     end = None if budget_s is None else time.monotonic() + budget_s
-    waiting = [one for one in chosen if not done(runs / one.name, train_only)]
+    waiting = [one for one in wanted if not done(runs / one.name, train_only)]
     untrained = [one for one in waiting if not done(runs / one.name, train_only=True)]
     at_once = jobs or trial.most(on)
     plan = trial.Plan(at_once)
@@ -118,21 +121,44 @@ def run(
         first = replace(base[untrained[0].dataset], encoder=untrained[0].encoder)  # type: ignore[arg-type]  # of the grid
         plan = trial.plan(first, on, runs / "device.json", at_once, end)
     steps = partial(_tried, base=base, data=data, runs=runs, on=on, train_only=train_only, batch=plan.batch)
+    in_time = True
     if jobs == 1 and end is None:
         for one in waiting:
             print(steps(one), flush=True)
-        return _left(chosen, runs, train_only)
+    else:
+        in_time = _in_processes(steps, waiting, at_once, plan.training, end)
+    left = sum(not done(runs / one.name, train_only) for one in wanted)
+    if not in_time:
+        print(f"the budget is used up: {left} of {len(wanted)} cells are left; the same command goes on", flush=True)
+    return left
+
+
+def _in_processes(
+    steps: Callable[[Experiment], str], waiting: Sequence[Experiment], at_once: int, training: int, end: float | None
+) -> bool:
+    """Do cells in so many processes, of which so many train at once, and say what became of each.
+
+    Returns whether all of it was done before `end`, on the monotonic clock; what is then in progress ends.
+    """
     context = get_context("spawn")
-    with context.Pool(at_once, _begin, (context.Semaphore(plan.training),)) as pool:  # leaving it ends what is running
-        results = pool.imap_unordered(steps, waiting)
-        for _ in waiting:
-            try:
-                print(results.next(None if end is None else max(0.0, end - time.monotonic())), flush=True)
-            except TookTooLong:
-                left = _left(chosen, runs, train_only)
-                print(f"the budget is used up: {left} of {len(chosen)} cells are left; the same command goes on")
-                return left
-    return _left(chosen, runs, train_only)
+    pool = ProcessPoolExecutor(at_once, context, _begin, (context.Semaphore(training),))
+    try:
+        asked = [pool.submit(steps, one) for one in waiting]
+        for one in as_completed(asked, None if end is None else max(0.0, end - time.monotonic())):
+            print(one.result(), flush=True)
+        return True
+    except TimeoutError:
+        return False
+    except BrokenProcessPool:
+        raise ConfigError(
+            f"one of {at_once} processes was killed, for want of memory perhaps: try a smaller --jobs; the same "
+            "command goes on where this one stopped"
+        ) from None
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in active_children():
+            process.terminate()
+            process.join()
 
 
 _turn: AbstractContextManager[Any] | None = None  # to train: of a pool's processes
@@ -142,10 +168,6 @@ def _begin(turn: AbstractContextManager[Any]) -> None:
     global _turn
     torch.set_num_threads(1)
     _turn = turn
-
-
-def _left(chosen: Sequence[Experiment], runs: Path, train_only: bool) -> int:
-    return sum(not done(runs / one.name, train_only) for one in chosen)
 
 
 def done(folder: Path, train_only: bool = False) -> bool:
@@ -158,10 +180,10 @@ def done(folder: Path, train_only: bool = False) -> bool:
 
 
 def _tried(cell: Experiment, **given: Any) -> str:
-    """Do a cell's steps; what lacks its data set or the GPU's memory says so, and the others go on."""
+    """Do a cell's steps; what lacks its data set, or holds another run, says so, and the others go on."""
     try:
         return _steps(cell, **given)
-    except DataError as error:
+    except (ConfigError, DataError) as error:
         return f"{cell.name} is left out: {error}"
     except torch.OutOfMemoryError:
         return f"{cell.name} is left out: the GPU's memory is full; the same command goes on"

@@ -2,7 +2,7 @@
 
 "chosen": the alpha of the grid and the beta that are best for this class on the test points, as in the paper, with NSE
 through a sampled z. "fixed": beta .01, both terms scaled on held-out normal points and joined with alpha a half, NSE
-through the mean as served; no label is used. Several seeds are averaged before anything is chosen.
+through the mean as served; no label is used here. Several seeds are averaged before anything is chosen.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from training.benchmark.paper.cells import BETAS, ENCODERS
-from training.benchmark.paper.figures import PLAIN, SAMPLED, Row
+from training.benchmark.paper.results import PLAIN, SAMPLED, Row
 from training.benchmark.tables import ALPHAS
 
 FIXED_BETA = BETAS[0]
@@ -30,7 +30,7 @@ def select(rows: Iterable[Row], **wanted: Any) -> list[Row]:
     return [row for row in rows if all(getattr(row, name) == value for name, value in wanted.items())]
 
 
-def main(rows: Iterable[Row]) -> list[Row]:
+def of_paper(rows: Iterable[Row]) -> list[Row]:
     """Return the rows of the paper's own setting: split by beat or image, TCN or table 3's network, all that trains."""
     return [
         row for row in rows if row.split in ("by-beat", "by-image") and row.network in MAIN_NETWORKS and row.share == 1
@@ -48,7 +48,7 @@ def over_beta(rows: Iterable[Row]) -> dict[float, np.ndarray]:
     return {beta: np.mean(found[beta], axis=0) for beta in sorted(found)}
 
 
-def chosen(rows: Iterable[Row], alphas: Sequence[float] = ALPHAS) -> Chosen | None:
+def best_of(rows: Iterable[Row], alphas: Sequence[float] = ALPHAS) -> Chosen | None:
     """Return the best of the grid; of equals the smallest beta, then the largest alpha (less of the map)."""
     found = [
         Chosen(float(of_beta[ALPHAS.index(alpha)]), beta, alpha)

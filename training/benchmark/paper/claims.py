@@ -3,7 +3,8 @@
 A claim is looked at case by case (a class, a cell). It holds where at least nine cases in ten do, in part where at
 least half do, else it does not hold; without a case it is not tested, nor where those missing of all that there are
 could change the verdict. "In all five classes" is taken at its word. Unless a rule says otherwise: the paper's setting,
-k = 1, NSE through a sampled z, best alpha on the test points.
+k = 1, NSE through a sampled z, best alpha on the test points. "Nothing chosen" is the honest way of `choices`: beta
+.01, alpha fixed, NSE through the mean.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from training.benchmark.paper.cells import ENCODERS, JOINT, JOINT_Z
-from training.benchmark.paper.choices import Chosen, at, chosen, main, over_beta, select
-from training.benchmark.paper.figures import MEAN, PRINTED, Row
-from training.benchmark.tables import LATENT, OURS
+from training.benchmark.paper.choices import FIXED_BETA, Chosen, at, best_of, fixed, of_paper, over_beta, select
+from training.benchmark.paper.results import PER_PAIR, PRINTED, THROUGH_MEAN, Row
+from training.benchmark.tables import ALPHAS, LATENT, OURS
 from training.parameters import CLASSES
 
 ALIKE = 0.01  # AUROC; what is no further apart counts as the same
@@ -76,8 +77,8 @@ def _said(claim: Claim, share: float) -> str:
 
 def _classes(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
     """Yield the classes of the paper's setting, by name, with their rows."""
-    for dataset, anomaly in dict.fromkeys((row.dataset, row.anomaly) for row in main(rows)):
-        yield f"{dataset} {anomaly}", select(main(rows), dataset=dataset, anomaly=anomaly)
+    for dataset, anomaly in dict.fromkeys((row.dataset, row.anomaly) for row in of_paper(rows)):
+        yield f"{dataset} {anomaly}", select(of_paper(rows), dataset=dataset, anomaly=anomaly)
 
 
 def _beta_below_one(rows: Sequence[Row]) -> Cases:
@@ -88,8 +89,11 @@ def _beta_below_one(rows: Sequence[Row]) -> Cases:
 
 def _below_beside_from_one(rows: Sequence[Row]) -> Cases:
     for name, of_class in _classes(rows):
-        best = {beta: max(of_beta) for beta, of_beta in over_beta(at(of_class, JOINT)).items()}
-        below, others = ([best[beta] for beta in best if (beta < 1) == wanted and beta > 0] for wanted in (True, False))
+        of_joint = [row for row in at(of_class, JOINT) if row.beta > 0]
+        seeds = [{row.seed for row in of_joint if row.beta == beta} for beta in {row.beta for row in of_joint}]
+        common = set.intersection(*seeds) if seeds else set()  # one beta's lucky seed is no merit of the beta
+        best = over_beta(row for row in of_joint if row.seed in common)
+        below, others = ([max(best[beta]) for beta in best if (beta < 1) == wanted] for wanted in (True, False))
         if below and others:
             yield name, max(below) - max(others)
 
@@ -103,21 +107,21 @@ def _alike(
     return None if one is None or two is None else ALIKE - abs(one.auroc - two.auroc)
 
 
-def _best(of_class: Sequence[Row], placing: str = JOINT, k: int = 1) -> Chosen | None:
-    return chosen(at(of_class, placing, k=k))
+def _best_s(of_class: Sequence[Row], placing: str = JOINT, k: int = 1) -> Chosen | None:
+    return best_of(at(of_class, placing, k=k))
 
 
 def _k_alike(rows: Sequence[Row]) -> Cases:
     for name, of_class in _classes(rows):
         for k in (3, 5):
-            margin = _alike(of_class, _best, partial(_best, k=k))
+            margin = _alike(of_class, _best_s, partial(_best_s, k=k))
             if margin is not None:
                 yield f"{name} k={k}", margin
 
 
 def _mu_and_z_alike(rows: Sequence[Row]) -> Cases:
     for name, of_class in _classes(rows):
-        margin = _alike(of_class, _best, partial(_best, placing=JOINT_Z))
+        margin = _alike(of_class, _best_s, partial(_best_s, placing=JOINT_Z))
         if margin is not None:
             yield name, margin
 
@@ -125,7 +129,7 @@ def _mu_and_z_alike(rows: Sequence[Row]) -> Cases:
 def _above_latent(placing: str) -> Callable[[Sequence[Row]], Cases]:
     def cases(rows: Sequence[Row]) -> Cases:
         for name, of_class in _classes(rows):
-            mapped, latent = chosen(at(of_class, placing), (0.0,)), chosen(at(of_class, LATENT), (0.0,))
+            mapped, latent = best_of(at(of_class, placing), (0.0,)), best_of(at(of_class, LATENT), (0.0,))
             if mapped and latent:
                 yield name, mapped.auroc - latent.auroc - ABOVE
 
@@ -134,23 +138,36 @@ def _above_latent(placing: str) -> Callable[[Sequence[Row]], Cases]:
 
 def _above_both_terms(rows: Sequence[Row]) -> Cases:
     for name, of_class in _classes(rows):
-        whole = chosen(at(of_class, JOINT))
-        parts = [one for alpha in (0.0, 1.0) if (one := chosen(at(of_class, JOINT), (alpha,)))]
+        whole = best_of(at(of_class, JOINT))
+        parts = [one for alpha in (0.0, 1.0) if (one := best_of(at(of_class, JOINT), (alpha,)))]
         if whole and parts:
             yield name, whole.auroc - max(one.auroc for one in parts) - ABOVE
 
 
 def _above_reconstruction(rows: Sequence[Row]) -> Cases:
     for name, of_class in _classes(rows):
-        whole, part = chosen(at(of_class, JOINT)), chosen(at(of_class, JOINT), (1.0,))
+        whole, part = best_of(at(of_class, JOINT)), best_of(at(of_class, JOINT), (1.0,))
         if whole and part:
             yield name, whole.auroc - part.auroc - ABOVE
+
+
+def _nothing_chosen(placing: str, alphas: Sequence[float]) -> Callable[[Sequence[Row]], Cases]:
+    """Return the cases of S, nothing chosen, above the terms alone: alpha 1 is NSE, 0 is D."""
+
+    def cases(rows: Sequence[Row]) -> Cases:
+        for name, of_class in _classes(rows):
+            here = at(of_class, placing, THROUGH_MEAN)
+            whole, alone = fixed(here), over_beta(here).get(FIXED_BETA)
+            if whole is not None and alone is not None:
+                yield name, whole - max(alone[ALPHAS.index(alpha)] for alpha in alphas) - ABOVE
+
+    return cases
 
 
 def _of_encoders(rows: Sequence[Row], anomaly: str) -> dict[str, float]:
     """Return S of each encoder of ECG at beta .01, where one seed was trained for all of them that seed alone."""
     by_beat = select(rows, dataset="arrhythmia", split="by-beat", share=1.0, anomaly=anomaly, beta=0.01, seed=0)
-    found = {name: chosen(at(select(by_beat, network=name), JOINT)) for name in ENCODERS}
+    found = {name: best_of(at(select(by_beat, network=name), JOINT)) for name in ENCODERS}
     return {name: one.auroc for name, one in found.items() if one}
 
 
@@ -188,8 +205,8 @@ def _easier_alpha(distance: str) -> Callable[[Sequence[Row]], Cases]:
 def _lower_alpha(distance: str) -> Callable[[Sequence[Row]], Cases]:
     def cases(rows: Sequence[Row]) -> Cases:
         for name, of_class in _classes(rows):
-            plain, other = chosen(at(of_class, JOINT)), chosen(at(of_class, JOINT, distance=distance))
-            lowest = chosen(at(of_class, JOINT), (0.0,))
+            plain, other = best_of(at(of_class, JOINT)), best_of(at(of_class, JOINT, distance=distance))
+            lowest = best_of(at(of_class, JOINT), (0.0,))
             if plain and other and lowest and plain.auroc > lowest.auroc:
                 yield name, plain.alpha - other.alpha - 1e-6
 
@@ -199,11 +216,25 @@ def _lower_alpha(distance: str) -> Callable[[Sequence[Row]], Cases]:
 _EASY = f"more alphas of the grid lie within {ALIKE} of the best than with the plain distance (beta .01)"
 _LOWER = "the best alpha is lower than with the plain distance; classes that 0 is best for already are left out"
 _BEST_OF = f"by more than {ABOVE}; margins are what is beyond that"
+IMPROVES, COMPLEMENT = "t-SNE improves on reconstruction", "both terms complement each other"
+
+
+def _honest(claim: str, alone: str, alphas: Sequence[float]) -> list[Claim]:
+    """Return a claim with nothing chosen on the test points, by both ways of placing."""
+    return [
+        Claim(
+            f"{claim}; nothing chosen, {name} (ours)", "-", f"S above {alone} {_BEST_OF}", _nothing_chosen(way, alphas)
+        )
+        for way, name in ((JOINT, "joint map"), (OURS, "streaming"))
+    ]
+
+
 CLAIMS = (
     Claim(
         "beta < 1 is best",
         "4.2, 5",
-        "the best AUROC of betas below 1 is above that of betas from 1; five classes of three data sets at least",
+        "the best AUROC of the computed betas below 1 is above that of those from 1, seeds that all have; five classes "
+        "of three data sets at least",
         _beta_below_one,
     ),
     Claim("k of 1, 3 and 5 are alike", "4", f"best S of k = 3, 5 within {ALIKE} of that of k = 1", _k_alike),
@@ -212,14 +243,16 @@ CLAIMS = (
         "t-SNE is better than latent distance", "4.4", f"D of the joint map above it {_BEST_OF}", _above_latent(JOINT)
     ),
     Claim("the same, each point placed alone (ours)", "-", f"D, streaming, above it {_BEST_OF}", _above_latent(OURS)),
-    Claim("t-SNE improves on reconstruction", "4.1", f"S above NSE alone {_BEST_OF}", _above_reconstruction),
-    Claim("both terms complement each other", "4.4", f"S above the better term {_BEST_OF}", _above_both_terms),
+    Claim(IMPROVES, "4.1", f"S above NSE alone {_BEST_OF}", _above_reconstruction),
+    *_honest(IMPROVES, "NSE alone", (1.0,)),
+    Claim(COMPLEMENT, "4.4", f"S above the better term {_BEST_OF}", _above_both_terms),
+    *_honest(COMPLEMENT, "the better term", (0.0, 1.0)),
     Claim(
         "TCN is above CNN and LSTM in all five classes", "4.5", f"S above both {_BEST_OF}; all five", _tcn_above, 1.0, 5
     ),
     Claim("CNN is weak on N", "4.5", f"TCN - CNN on N is {ALIKE} more than on any other class", _cnn_weak_on_n),
     Claim("normalised distance eases alpha (as printed)", "3.5, F", _EASY, _easier_alpha(PRINTED)),
-    Claim("normalised distance eases alpha (1/n^2)", "3.5, F", _EASY, _easier_alpha(MEAN)),
+    Claim("normalised distance eases alpha (1/n^2)", "3.5, F", _EASY, _easier_alpha(PER_PAIR)),
     Claim("normalised distance lowers the best alpha (as printed)", "4.4, F", _LOWER, _lower_alpha(PRINTED)),
-    Claim("normalised distance lowers the best alpha (1/n^2)", "4.4, F", _LOWER, _lower_alpha(MEAN)),
+    Claim("normalised distance lowers the best alpha (1/n^2)", "4.4, F", _LOWER, _lower_alpha(PER_PAIR)),
 )

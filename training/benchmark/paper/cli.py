@@ -2,14 +2,20 @@
 
 import argparse
 import signal
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ecgwatch.config import Settings
-from ecgwatch.errors import ConfigError
+from ecgwatch.errors import ConfigError, DataError
 from training.parameters import CLASSES, Parameters, defaults
+
+if TYPE_CHECKING:  # torch is imported when a comparison runs, not for --help
+    from training.benchmark.paper.results import Row
+    from training.benchmark.placement import Experiment
 
 # which cells: option -> type, what it says, field of the cell
 _FILTERS = {
@@ -21,6 +27,7 @@ _FILTERS = {
     "split": (str, "splits: by-beat, by-time, inter-patient, by-image", "split_name"),
     "share": (float, "shares of the training part", "share"),
 }
+TABLES_S = 60.0  # of a budget, at most: what tables and pictures of a grid take, and Python's start
 # what --quick computes of these, where the options do not say
 _QUICK: dict[str, Sequence[object]] = {
     "beta": [0.01],
@@ -53,7 +60,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where models are trained; default: auto"
     )
     parser.add_argument(
-        "--budget", type=float, metavar="MINUTES", help="stop after so long; the same command goes on where it stopped"
+        "--budget",
+        type=float,
+        metavar="MINUTES",
+        help="stop after so long, tables included; the same command goes on where it stopped",
+    )
+    parser.add_argument(
+        "--missing", action="store_true", help="leave out cells that cells.csv of --out has, from whichever machine"
     )
     parser.add_argument("--train-only", action="store_true", help="train and encode; leave t-SNE to another machine")
     parser.add_argument("--tables-only", action="store_true", help="compute nothing; tables of what is there")
@@ -67,9 +80,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, settings: Settings) -> None:
-    """Compute what is missing, then write tables, pictures and the report; ConfigError where there is nothing."""
-    from training import train
-    from training.benchmark.paper import cells, figures, report
+    """Compute what is missing, then write tables, pictures and the report.
+
+    Raises ConfigError where an option asks for what the grid has not, DataError where there is nothing to show.
+    """
+    start = time.monotonic()
+    from training.benchmark.paper import cells, report, results
     from training.benchmark.placement import Experiment
 
     jobs = _jobs(args.jobs)
@@ -77,28 +93,23 @@ def run(args: argparse.Namespace, settings: Settings) -> None:
         raise ConfigError("--budget must be above 0")
     datasets = [name for name in cells.DATASETS if name in CLASSES]
     grid = cells.grid(datasets, args.quick)
-    chosen = cells.chosen(grid, wanted(args))
-    if not chosen:
-        raise ConfigError("no cell of the grid is all that the options ask for; leave one of them out")
+    asked = _asked(grid, args)
+    before = results.read_csv(args.out / f"cells{'-quick' if args.quick else ''}.csv")
     if not args.tables_only:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that no worker outlives a `timeout`
-        base = {name: _base(name) for name in datasets}
-        data = args.data or Path(settings.data.directory)
-        budget_s = None if args.budget is None else 60 * args.budget
-        on = train.device(args.device)
-        cells.run(chosen, base, data, args.runs, jobs, on, budget_s, args.train_only)
+        _compute(args, settings, asked, before, jobs, start)
+    made = [row for one in asked for row in results.saved_rows(one, args.runs / one.name)]
+    rows = results.joined(made, before, grid)
+    if not rows:
+        nothing = f"--runs {args.runs} holds no cell that is done"
+        if args.tables_only:
+            raise ConfigError(f"{nothing}; run without --tables-only first")
+        raise DataError(f"{nothing}, so there are no tables; the lines above say what is missing")
 
     @cache
-    def load(one: Experiment) -> figures.Cell | None:
-        return figures.load(one, args.runs / one.name)
+    def load(one: Experiment) -> results.Cell | None:
+        return results.load(one, args.runs / one.name)
 
-    made = [row for one in chosen if (cell := load(one)) for row in figures.rows(cell, args.runs / one.name)]
-    before = figures.read_csv(args.out / f"cells{'-quick' if args.quick else ''}.csv")
-    rows = figures.joined(made, before, grid)
-    if not rows:
-        raise ConfigError(f"--runs {args.runs} holds nothing to make tables of; run without --tables-only first")
-
-    def find(dataset: str, anomaly: str, **other: float | str) -> figures.Cell | None:
+    def find(dataset: str, anomaly: str, **other: float | str) -> results.Cell | None:
         if dataset not in datasets:
             return None
         normal = tuple(kind for kind in CLASSES[dataset] if kind != anomaly)
@@ -106,6 +117,49 @@ def run(args: argparse.Namespace, settings: Settings) -> None:
 
     command = f"ecgwatch benchmark paper{' --quick' if args.quick else ''}"
     print(report.write(args.out, rows, find, args.quick, command))
+
+
+def _compute(
+    args: argparse.Namespace,
+    settings: Settings,
+    asked: Sequence["Experiment"],
+    before: Sequence["Row"],
+    jobs: int | None,
+    start: float,
+) -> None:
+    """Compute cells; start: of the command, on the monotonic clock, which the budget counts from."""
+    from training import train
+    from training.benchmark.paper import cells, results
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that no worker outlives a `timeout`
+    if args.missing:
+        known = {results.cell_of(row) for row in before}
+        there = [one for one in asked if results.named(one) in known]
+        asked = [one for one in asked if one not in there]
+        print(f"{len(there)} cells stand in {args.out} already; {len(asked)} are asked for", flush=True)
+    base = {name: _base(name) for name in cells.DATASETS if name in CLASSES}
+    data = args.data or Path(settings.data.directory)
+    budget_s = None
+    if args.budget is not None:
+        whole_s = 60 * args.budget
+        budget_s = max(0.0, whole_s - min(TABLES_S, whole_s / 4) - (time.monotonic() - start))
+    cells.run(asked, base, data, args.runs, jobs, train.device(args.device), budget_s, args.train_only)
+
+
+def _asked(grid: Sequence["Experiment"], args: argparse.Namespace) -> list["Experiment"]:
+    """Return the cells of the grid that the options ask for; ConfigError where there is none, naming the option."""
+    from training.benchmark.paper import cells
+
+    for name, (_, _, field) in _FILTERS.items():
+        there = list(dict.fromkeys(cells.value(one, field) for one in grid))
+        for value in getattr(args, name) or ():
+            if value not in there:
+                said = ", ".join(f"{one:g}" if isinstance(one, float) else str(one) for one in there)
+                raise ConfigError(f"--{name} {value}: must be of {said}")
+    found = cells.matching(grid, wanted(args))
+    if not found:
+        raise ConfigError("no cell of the grid is all that the options ask for together; leave one of them out")
+    return found
 
 
 def wanted(args: argparse.Namespace) -> dict[str, Sequence[object]]:

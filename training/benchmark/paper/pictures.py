@@ -11,8 +11,8 @@ from PIL import Image
 
 from training.benchmark.auroc import auroc
 from training.benchmark.paper.cells import ENCODERS, JOINT
-from training.benchmark.paper.choices import at, chosen, over_beta, select
-from training.benchmark.paper.figures import SAMPLED, Cell, Row
+from training.benchmark.paper.choices import at, best_of, over_beta, select
+from training.benchmark.paper.results import SAMPLED, Cell, Row
 from training.benchmark.paper.tables import shares
 from training.benchmark.tables import ALPHAS, LATENT
 from training.parameters import CLASSES
@@ -28,7 +28,7 @@ ENCODER_COLOURS = dict(zip(ENCODERS, ("#d55e00", "#0072b2", "#009e73"), strict=T
 
 def heat(panels: Mapping[str, Sequence[Row]], distance: str) -> Figure:
     """Draw AUROC over alpha and beta (figures 2, 8), a panel for each class; rows: the class's, any beta."""
-    betas = sorted({row.beta for rows in panels.values() for row in rows})
+    betas = sorted({row.beta for rows in panels.values() for row in at(rows, JOINT, distance=distance)})
     figure = Figure(figsize=(4.6 * len(panels) + 0.5, 0.24 * len(betas) + 1.7), layout="constrained")
     for axes, (name, rows) in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels.items(), strict=True):
         found = over_beta(at(rows, JOINT, distance=distance))
@@ -74,7 +74,7 @@ def _one_map(axes: Axes, cell: Cell, placing: str) -> None:
     axes.set_aspect("equal")
 
 
-def roc(panels: Mapping[str, Cell]) -> Figure:
+def roc(panels: Mapping[str, tuple[Cell, str]]) -> Figure:
     """Draw the four ROC curves (figures 4, 12-18): S with its best alpha, t-SNE, reconstruction, latent distance."""
     columns = min(5, len(panels))
     lines = -(-len(panels) // columns)
@@ -82,14 +82,14 @@ def roc(panels: Mapping[str, Cell]) -> Figure:
     grid = figure.subplots(lines, columns, squeeze=False)
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
-    for axes, (name, cell) in zip(grid.flat, panels.items(), strict=False):
-        _curves(axes, cell)
+    for axes, (name, (cell, placing)) in zip(grid.flat, panels.items(), strict=False):
+        _curves(axes, cell, placing)
         axes.set_title(name, fontsize=9)
     return figure
 
 
-def _curves(axes: Axes, cell: Cell) -> None:
-    d, nse = cell.ways[JOINT].test[:, 0], cell.nse[SAMPLED]
+def _curves(axes: Axes, cell: Cell, placing: str = JOINT) -> None:
+    d, nse = cell.ways[placing].test[:, 0], cell.nse[SAMPLED]
     mixed = [(alpha, alpha * nse + (1 - alpha) * d) for alpha in ALPHAS]
     alpha, best = max(mixed, key=lambda one: _area(one[1], cell.abnormal))
     curves = {
@@ -144,7 +144,7 @@ def encoders(rows: Sequence[Row]) -> Figure:
     axes = figure.subplots()
     for offset, (encoder, colour) in enumerate(ENCODER_COLOURS.items()):
         for place, anomaly in enumerate(CLASSES["arrhythmia"]):
-            best = chosen(at(select(chosen_rows, network=encoder, anomaly=anomaly), JOINT))
+            best = best_of(at(select(chosen_rows, network=encoder, anomaly=anomaly), JOINT))
             if best:
                 label = encoder.upper() if place == 0 else None
                 axes.bar(place + 0.27 * (offset - 1), best.auroc, 0.25, color=colour, label=label)
@@ -163,7 +163,7 @@ def training_size(rows: Sequence[Row]) -> Figure:
     axes = figure.subplots()
     of_all = select(rows, dataset="arrhythmia", split="by-beat", network=ENCODERS[0], beta=0.01, seed=0)
     for anomaly in CLASSES["arrhythmia"]:
-        found = [(s, chosen(at(select(of_all, share=s, anomaly=anomaly), JOINT))) for s in shares()]
+        found = [(s, best_of(at(select(of_all, share=s, anomaly=anomaly), JOINT))) for s in shares()]
         known = [(share, best.auroc) for share, best in found if best]
         if known:
             axes.plot(*zip(*known, strict=True), "o-", color=CLASS_COLOURS[anomaly], label=anomaly, markersize=4)
@@ -177,8 +177,10 @@ def training_size(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def save(file: Path, figure: Figure) -> None:
-    """Write a figure as a PNG of few colours."""
+def save(file: Path, figure: Figure, mark: str = "") -> None:
+    """Write a figure as a PNG of few colours; mark: what stands above it."""
+    if mark:
+        figure.suptitle(mark, fontsize=8, color="#b00000")
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=_DPI, metadata={"Software": None})
     file.parent.mkdir(parents=True, exist_ok=True)

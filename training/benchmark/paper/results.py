@@ -4,29 +4,29 @@ The rows are all that tables, heat maps, comparisons and verdicts are made of, s
 pictures of points (maps, ROC curves, reconstructions) need the run folders.
 """
 
-import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 from scipy.spatial.distance import pdist
 
 from training.benchmark import placements
 from training.benchmark.auroc import auroc
-from training.benchmark.paper.cells import JOINT, JOINT_Z, WAYS, Examples
+from training.benchmark.paper.cells import JOINT, JOINT_Z, WAYS, Examples, done
 from training.benchmark.placement import Experiment, way_file
+from training.benchmark.rows import converted, read_lines, write_lines
 from training.benchmark.tables import ALPHAS, LATENT, scaled
 from training.calibrate import ALPHA
 from training.train import read_parameters
 
-PLAIN, PRINTED, MEAN = "plain", "eq. 36 as printed", "eq. 36 with 1/n^2"  # which distance in the map
+PLAIN, PRINTED, PER_PAIR = "plain", "eq. 36 as printed", "eq. 36 with 1/n^2"  # which distance in the map
 C = 0.5  # of eq. 35, appendix F
 DIGITS = 4  # of an AUROC, from the start: so what is chosen does not depend on whether cells.csv lay between
 SAMPLED, THROUGH_MEAN = "sampled z", "mean"  # NSE as in section 3.5, and as served
+_ALPHA_COLUMNS = [f"alpha {alpha:g}" for alpha in ALPHAS]
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class Row:
     fixed: float | None  # alpha 1/2 after scaling both terms on held-out normal points (docs/placement.md)
     test: int  # points
     abnormal: int  # of them
+    initial: str  # whose the weights before training are like
     trained: str  # epochs and cool-down
     seconds: float | None  # of training; None where it was trained elsewhere or in pieces
     map_seconds: float | None
@@ -72,10 +73,9 @@ class Cell(NamedTuple):
 
 
 def load(experiment: Experiment, folder: Path) -> Cell | None:
-    """Return what a cell saved; None where it has not come so far."""
-    if not (folder / "points.npz").exists() or not (folder / "sampled.npz").exists():
+    """Return what a cell saved; None where it is not done: half a cell must not stand where a whole one did."""
+    if not done(folder):
         return None
-    names = [name for name in (*WAYS, JOINT_Z) if way_file(folder, name).exists()]
     with np.load(folder / "points.npz") as points, np.load(folder / "sampled.npz") as sampled:
         return Cell(
             experiment,
@@ -83,7 +83,7 @@ def load(experiment: Experiment, folder: Path) -> Cell | None:
             {SAMPLED: sampled["held_out_nse"], THROUGH_MEAN: points["held_out_nse"]},
             points["abnormal"],
             points["kinds"],
-            {name: placements.load(way_file(folder, name)) for name in names},
+            {name: placements.load(way_file(folder, name)) for name in (*WAYS, JOINT_Z)},
             Examples(*(sampled[f"examples_{name}"] for name in Examples._fields)),
         )
 
@@ -104,6 +104,7 @@ def rows(cell: Cell, folder: Path) -> list[Row]:
         "quick": one.quick,
         "test": len(cell.abnormal),
         "abnormal": int(cell.abnormal.sum()),
+        "initial": parameters.initial,
         "trained": f"{parameters.epochs} + {parameters.cooldown}",
         "seconds": made.get("seconds"),
         "machine": made.get("machine", ""),
@@ -131,6 +132,23 @@ def rows(cell: Cell, folder: Path) -> list[Row]:
     return found
 
 
+def saved_rows(experiment: Experiment, folder: Path) -> list[Row]:
+    """Return the figures of a cell from its folder's rows.csv, made once; none where the cell is not done.
+
+    They are made again where the cell or this module is newer: a grid of hundreds of cells takes minutes to count.
+    """
+    if not done(folder):
+        return []
+    file = folder / "rows.csv"
+    newest = max(path.stat().st_mtime for path in (Path(__file__), *folder.glob("*.npz"), *folder.glob("*.json")))
+    if file.exists() and file.stat().st_mtime > newest:
+        return read_csv(file)
+    cell = load(experiment, folder)
+    found = rows(cell, folder) if cell else []
+    write_csv(file, found)
+    return found
+
+
 def over_alpha(nse: np.ndarray, d: np.ndarray, abnormal: np.ndarray) -> tuple[float, ...]:
     """Return AUROC of S (eq. 2) for each alpha of the grid; nse, d: float[m], abnormal: bool[m]."""
     return tuple(_auroc(alpha * nse + (1 - alpha) * d, abnormal) for alpha in ALPHAS)
@@ -143,7 +161,7 @@ def _auroc(scores: np.ndarray, abnormal: np.ndarray) -> float:
 def _combinations(placing: str) -> list[tuple[int, str, str]]:
     """Return which k, distance and NSE are looked at; other distances than the plain one in the joint maps alone."""
     chosen = [(k, PLAIN, nse) for k in (placements.K if placing != LATENT else (1,)) for nse in (SAMPLED, THROUGH_MEAN)]
-    return chosen + [(1, distance, SAMPLED) for distance in (PRINTED, MEAN) if placing in (JOINT, JOINT_Z)]
+    return chosen + [(1, distance, SAMPLED) for distance in (PRINTED, PER_PAIR) if placing in (JOINT, JOINT_Z)]
 
 
 def network(experiment: Experiment) -> str:
@@ -162,31 +180,29 @@ def unit(distance: str, placed: placements.Placed) -> float:
 
 def write_csv(file: Path, found: Sequence[Row]) -> None:
     """Write rows."""
-    file.parent.mkdir(parents=True, exist_ok=True)
     names = [field.name for field in fields(Row) if field.name != "auroc"]
-    with file.open("w", newline="", encoding="utf-8") as opened:
-        writer = csv.writer(opened, lineterminator="\n")
-        writer.writerow([*names, *(f"alpha {a:g}" for a in ALPHAS)])
-        for row in found:
-            cells: list[Any] = [getattr(row, name) for name in names]
-            cells = [
-                "" if c is None else f"{c:.{DIGITS}f}" if n == "fixed" else c for n, c in zip(names, cells, strict=True)
-            ]
-            writer.writerow([*cells, *(f"{value:.{DIGITS}f}" for value in row.auroc)])
+
+    def line(row: Row) -> list[object]:
+        said = ["" if value is None else value for value in (getattr(row, name) for name in names)]
+        if row.fixed is not None:
+            said[names.index("fixed")] = f"{row.fixed:.{DIGITS}f}"
+        return [*said, *(f"{value:.{DIGITS}f}" for value in row.auroc)]
+
+    write_lines(file, [*names, *_ALPHA_COLUMNS], map(line, found))
 
 
 def read_csv(file: Path) -> list[Row]:
-    """Return the rows that `write_csv` wrote; none where there is no file."""
-    if not file.exists():
-        return []
-    found = []
-    with file.open(newline="", encoding="utf-8") as opened:
-        for line in csv.DictReader(opened):
-            auroc = [line.pop(f"alpha {a:g}") for a in ALPHAS]
-            strings = ("trained", "machine", "anomaly")
-            values = {name: value if name in strings else value or None for name, value in line.items()}
-            found.append(values | {"quick": line["quick"] == "True", "auroc": auroc})
-    return msgspec.convert(found, list[Row], strict=False)
+    """Return the rows that `write_csv` wrote; none where there is no file.
+
+    Raises ConfigError naming file and line where one is not such a row.
+    """
+
+    def values(line: dict[str, Any]) -> dict[str, Any]:
+        strings = ("trained", "machine", "anomaly")
+        made = {name: value if name in strings else value or None for name, value in line.items()}
+        return made | {"quick": line["quick"] == "True", "auroc": [line.get(name) for name in _ALPHA_COLUMNS]}
+
+    return converted(file, map(values, read_lines(file)), Row)
 
 
 def joined(made: Sequence[Row], before: Iterable[Row], order: Sequence[Experiment]) -> list[Row]:
@@ -194,15 +210,17 @@ def joined(made: Sequence[Row], before: Iterable[Row], order: Sequence[Experimen
 
     So the tables grow over machines that come and go.
     """
-    new = {_cell(row) for row in made}
-    kept = [row for row in before if _cell(row) not in new]
-    place = {_named(one): number for number, one in enumerate(order)}
-    return sorted([*made, *kept], key=lambda row: place.get(_cell(row), len(place)))
+    new = {cell_of(row) for row in made}
+    kept = [row for row in before if cell_of(row) not in new]
+    place = {named(one): number for number, one in enumerate(order)}
+    return sorted([*made, *kept], key=lambda row: place.get(cell_of(row), len(place)))
 
 
-def _named(one: Experiment) -> tuple[Any, ...]:
+def named(one: Experiment) -> tuple[Any, ...]:
+    """Return what tells a cell from others, as `cell_of` does of its rows."""
     return one.dataset, one.split_name, "".join(one.absent), network(one), one.beta, one.share, one.seed, one.quick
 
 
-def _cell(row: Row) -> tuple[Any, ...]:
+def cell_of(row: Row) -> tuple[Any, ...]:
+    """Return which cell a row is of."""
     return row.dataset, row.split, row.anomaly, row.network, row.beta, row.share, row.seed, row.quick
