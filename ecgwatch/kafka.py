@@ -13,12 +13,20 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import (
     Consumer,
+    ConsumerGroupState,
     KafkaError,
     KafkaException,
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AclOperation, AdminClient, NewTopic
+from confluent_kafka.admin import (
+    AclOperation,
+    AdminClient,
+    ConfigResource,
+    ConsumerGroupDescription,
+    NewTopic,
+    ResourceType,
+)
 
 from ecgwatch import config
 from ecgwatch.config import Settings
@@ -44,6 +52,7 @@ DENIED = {
     KafkaError.GROUP_AUTHORIZATION_FAILED,
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
 }
+_SHARING_OUT = {ConsumerGroupState.PREPARING_REBALANCING, ConsumerGroupState.COMPLETING_REBALANCING}
 _UNKNOWN = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
 
 
@@ -245,6 +254,19 @@ def check_partitions(client: AdminClient | Consumer, settings: Settings) -> None
         raise BrokerError(f"topic {baselines} has {count} partitions and {beats} has {wanted}: give it as many")
 
 
+def session_limits(settings: Settings) -> str:
+    """Return the session timeouts that the broker takes, in words; where it does not say, the names of its limits."""
+    names = "group.min.session.timeout.ms", "group.max.session.timeout.ms"
+    try:
+        admin = _admin(settings)
+        broker = ConfigResource(ResourceType.BROKER, str(min(admin.list_topics(timeout=REQUEST_TIMEOUT_S).brokers)))
+        found = admin.describe_configs([broker], request_timeout=REQUEST_TIMEOUT_S)[broker].result()
+        low, high = (int(found[name].value) / 1000 for name in names)
+    except (KafkaException, KeyError):  # the second: no Apache Kafka; the first: the user may not ask
+        return f"those from its {names[0]} to its {names[1]}"
+    return f"{low:g} to {high:g} s ({names[0]}, {names[1]})"
+
+
 def user(settings: Settings) -> str:
     """Return what the broker calls this client."""
     return settings.kafka.sasl_username or "(anonymous)"
@@ -405,13 +427,22 @@ class Group:
 
     def members(self) -> dict[str, set[int]]:
         """Return the members, "client id at host", with the numbers of their partitions; raises KafkaException."""
-        group = self._settings.kafka.group
-        admin = _admin(self._settings)  # held: its requests end with it
-        description = admin.describe_consumer_groups([group], request_timeout=REQUEST_TIMEOUT_S)[group]
         return {
             f"{member.member_id} at {member.host}": {p.partition for p in member.assignment.topic_partitions}
-            for member in description.result().members
+            for member in self._describe().members
         }
+
+    def rebalances(self) -> bool:
+        """Say whether the group is sharing out its partitions just now, when nobody may commit; raises KafkaException.
+
+        The broker ends it: a member that does not take part is left out after its rebalance timeout.
+        """
+        return self._describe().state in _SHARING_OUT
+
+    def _describe(self) -> ConsumerGroupDescription:
+        group = self._settings.kafka.group
+        admin = _admin(self._settings)  # held: its requests end with it
+        return admin.describe_consumer_groups([group], request_timeout=REQUEST_TIMEOUT_S)[group].result()
 
     def close(self) -> None:
         """End the client."""
