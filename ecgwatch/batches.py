@@ -88,7 +88,7 @@ class Batches:
                     await self._unacknowledged.acquire()
                     ends = {(one.topic, one.partition): one.offset + 1 for one in batch}
                     published = asyncio.create_task(self._publish(outcome))
-                    published.add_done_callback(_retrieved)
+                    published.add_done_callback(retrieved)
                     self._scored.put_nowait(_Scored(ends, published))
                     self._count(outcome)
             except Exception as error:  # noqa: BLE001 - whatever it is, nothing from this batch on may be committed
@@ -124,7 +124,8 @@ class Batches:
     async def revoked(self) -> None:
         """The group takes all partitions back: wait until what was begun is committed; begin nothing meanwhile.
 
-        Of a record that comes late nobody could tell where its partition goes on: others still commit it.
+        Of a record that comes late nobody could tell where its partition goes on: others still commit it. Where what
+        was learned cannot be saved, set `failed`.
         """
         self._revocations += 1
         self._given_back = True
@@ -139,17 +140,20 @@ class Batches:
         """The group has given partitions: their records may come. To be called before Faust seeks and fetches again."""
         self._given_back = False
 
-    def fail(self, error: Exception) -> None:
-        """Score and commit nothing more, for this reason; the first one counts."""
+    def fail(self, error: Exception, said: str = "a batch failed: {}; nothing of it was committed") -> None:
+        """Score and commit nothing more, for this reason; the first one counts. said: in it goes the error's place."""
         if not isinstance(error, EcgwatchError):
             log.debug("traceback", exc_info=error)
-            error = ScoringError(f"a batch failed: {_where(error)}; nothing of it was committed")
+            error = ScoringError(said.format(_where(error)))
         if not self.failed.done():
             self.failed.set_exception(error)
             self.failed.exception()  # looked at: asyncio would print it where something else ends the process
 
     async def finish(self) -> None:
-        """Wait until what was begun is committed, and begin nothing more; return at once after a failure."""
+        """Wait until what was begun is committed, and begin nothing more; where that fails, set `failed`.
+
+        Returns at once after a failure.
+        """
         self._finishing = True
         settled = asyncio.create_task(self._settle())
         await asyncio.wait([settled, self.failed], return_when=asyncio.FIRST_COMPLETED)
@@ -161,9 +165,17 @@ class Batches:
             await self._save()
 
     async def _save(self) -> None:
-        """Save what was learned of the patients since it was saved, before their partitions go."""
-        if self._baselines is not None and (records := self._baselines.unsaved()):
-            await self._publisher.publish(records)
+        """Save what was learned of the patients since it was saved, before their partitions go.
+
+        Where that fails, set `failed`: raised, it would be printed by Faust or asyncio, and its text may hold a name.
+        """
+        if self._baselines is None:
+            return
+        try:
+            if records := self._baselines.unsaved():
+                await self._publisher.publish(records)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the process ends with it
+            self.fail(error, "typical beats could not be saved: {}")
 
     async def summaries(self) -> None:
         """Log what was done, once a minute, where anything was."""
@@ -249,7 +261,7 @@ class Batches:
             )
 
 
-def _retrieved(task: asyncio.Task[None]) -> None:
+def retrieved(task: asyncio.Task[None]) -> None:
     """Look at a task's error: asyncio would print it where a failure before it ended the process."""
     if not task.cancelled():
         task.exception()

@@ -114,6 +114,8 @@ class Watchdog:
         stop_by, exit_code = self._stop_requests.get()
         if self._closed.wait(max(0.0, stop_by - time.monotonic())):
             return
+        while exit_code is None and not self._stop_requests.empty():  # it failed while it stopped, and said so
+            _, exit_code = self._stop_requests.get()
         if exit_code is None:
             why, exit_code = "a batch or the group's goodbye is still under way", StuckError.exit_code
             if (away := self._away) is not None:

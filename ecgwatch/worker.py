@@ -36,7 +36,7 @@ from threadpoolctl import threadpool_limits
 from ecgwatch import bundle as bundles
 from ecgwatch import kafka, logs
 from ecgwatch.batch import Rules
-from ecgwatch.batches import Batches, Partition
+from ecgwatch.batches import Batches, Partition, retrieved
 from ecgwatch.beats import Bedside
 from ecgwatch.config import Settings
 from ecgwatch.errors import AccessError, BrokerError, ConfigError, EcgwatchError
@@ -144,6 +144,7 @@ async def _serve(settings: Settings, rules: Rules, watchdog: Watchdog, stop: Sto
     batches = Batches(settings, rules, publisher)
     app = build_app(settings, batches, watchdog, folder)
     starting = asyncio.create_task(app.start())
+    starting.add_done_callback(retrieved)
     waiting = [asyncio.create_task(stop.wait()), asyncio.create_task(_end_of(app)), batches.failed]
     beside = [
         asyncio.create_task(batches.commit_published(_committer(app))),
@@ -155,13 +156,11 @@ async def _serve(settings: Settings, rules: Rules, watchdog: Watchdog, stop: Sto
             if (error := starting.exception()) is not None:
                 raise BrokerError(f"the Kafka client did not start: {type(error).__name__}: {error}")
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        if (reason := _why_it_ended(app)) is not None:  # whatever else failed failed for that reason
-            gave_up = _gave_up(settings, reason)
-            batches.fail(gave_up)  # nothing of what is under way can be committed any more
-            raise gave_up
-        if batches.failed.done():
-            batches.failed.result()
+        _raise_failure(settings, app, batches)
         log.info("stopping: finishing what is in flight")
+        await batches.finish()
+        if batches.failed.done():
+            _raise_failure(settings, app, batches)
     except EcgwatchError as failure:
         watchdog.stopping(failure.exit_code)
         log.error("failed: %s", failure)
@@ -172,6 +171,16 @@ async def _serve(settings: Settings, rules: Rules, watchdog: Watchdog, stop: Sto
         for task in beside:
             task.cancel()
         publisher.close()
+
+
+def _raise_failure(settings: Settings, app: faust.App, batches: Batches) -> None:
+    """Raise what ended the work, if anything did."""
+    if (reason := _why_it_ended(app)) is not None:  # whatever else failed failed for that reason
+        gave_up = _gave_up(settings, reason)
+        batches.fail(gave_up)  # nothing of what is under way can be committed any more
+        raise gave_up
+    if batches.failed.done():
+        batches.failed.result()
 
 
 async def _end_of(app: faust.App) -> None:

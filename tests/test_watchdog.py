@@ -89,6 +89,16 @@ def test_a_failed_worker_that_does_not_stop_in_time_is_ended_with_the_code_of_it
     watchdog.close()
 
 
+def test_a_worker_that_fails_while_it_stops_and_hangs_then_is_ended_with_the_code_of_its_failure():
+    ended: queue.Queue[int] = queue.Queue()
+    watchdog = Watchdog(quick(), end=ended.put)
+    watchdog.stopping()
+    watchdog.stopping(70)
+    watchdog.start()
+    assert ended.get(timeout=5) == 70
+    watchdog.close()
+
+
 def test_a_worker_that_does_not_finish_what_it_gives_back_is_ended_as_stuck_whatever_others_commit():
     ended: queue.Queue[int] = queue.Queue()
     with embedded_broker(["ecg-beats"]) as address:

@@ -1,4 +1,4 @@
-"""A worker whose model misbehaves as onnxruntime could: `python odd_worker.py fails|hangs|slow`."""
+"""A worker whose model misbehaves as onnxruntime could: `python odd_worker.py fails|fails-late|hangs|slow`."""
 
 import sys
 import time
@@ -21,6 +21,9 @@ class Odd(Scorer):
         """Fail, hang, or take long."""
         if self.how == "fails":
             raise RuntimeError("a failure that nobody foresaw")
+        if self.how == "fails-late":
+            time.sleep(2)
+            raise RuntimeError("a failure of Jane Roe's batch")
         if self.how == "hangs":
             time.sleep(3600)
         if self.how == "slow":
