@@ -34,7 +34,7 @@ from mode.utils.queues import ThrowableQueue
 from threadpoolctl import threadpool_limits
 
 from ecgwatch import bundle as bundles
-from ecgwatch import kafka, logs
+from ecgwatch import config, kafka, logs
 from ecgwatch.batch import Rules
 from ecgwatch.batches import Batches, Partition, retrieved
 from ecgwatch.beats import Bedside
@@ -374,6 +374,7 @@ def build_app(settings: Settings, batches: Batches, watchdog: Watchdog, folder: 
         broker_credentials=_credentials(settings),
         broker_client_id=settings.kafka.client_id,
         broker_session_timeout=settings.kafka.session_timeout_s,
+        broker_request_timeout=config.SESSION_MAX_S,
         broker_heartbeat_interval=settings.kafka.heartbeat_s,
         broker_max_poll_records=settings.worker.max_batch,
         consumer_metadata_max_age_ms=int(kafka.METADATA_MAX_AGE_S * 1000),
