@@ -34,6 +34,7 @@ COMMIT_EVERY_S = 0.05  # a commit costs worker and broker as much as several bea
 SETTLE_S = 1.0  # what a failure gives the batches before it to be committed
 SUMMARY_S = 60.0
 RETRY_S = 0.5
+SAY_AFTER = 5  # times: partitions are without a leader for a moment whenever a broker goes
 
 Partition = tuple[str, int]
 Commit = Callable[[Mapping[Partition, int]], Awaitable[Sequence[int]]]
@@ -202,7 +203,8 @@ class Batches:
             if partition not in self._next:
                 self._next[partition] = await self._committed(partition)
                 if self._baselines is not None:
-                    await self._ask(self._baselines.load, record.partition)
+                    what = f"the typical beats of partition {record.partition}"
+                    await self._ask(what, self._baselines.load, record.partition)
             expected = self._next[partition]
             if record.offset < expected:
                 continue  # the client read it twice
@@ -214,7 +216,7 @@ class Batches:
 
     async def _committed(self, partition: Partition) -> int:
         """Where this partition goes on: nobody else commits it now."""
-        seen = (await self._ask(self._group.offsets, [TopicPartition(*partition)]))[partition]
+        seen = await self._offsets(partition)
         return seen.low if seen.committed is None else seen.committed
 
     async def _gap(self, partition: Partition, expected: int, found: int) -> None:
@@ -223,7 +225,7 @@ class Batches:
         Raises ScoringError for the last.
         """
         topic, number = partition
-        kept_from = (await self._ask(self._group.offsets, [TopicPartition(topic, number)]))[partition].low
+        kept_from = (await self._offsets(partition)).low
         if lost := max(0, min(kept_from, found) - expected):
             self._counts["offsets lost"] += lost
             log.error(
@@ -234,15 +236,24 @@ class Batches:
                 expected + lost - 1,
             )
         first = expected + lost
-        if first < found and await self._ask(self._group.holds_record, topic, number, first, found):
+        what = f"the records of partition {number}"
+        if first < found and await self._ask(what, self._group.holds_record, topic, number, first, found):
             raise ScoringError(f"the Kafka client skipped records of partition {number} at offset {first}")
 
-    async def _ask(self, question: Callable[..., Any], *arguments: Any) -> Any:
-        """Ask the broker, for as long as it does not answer."""
+    async def _offsets(self, partition: Partition) -> kafka.Offsets:
+        what = f"the offsets of partition {partition[1]}"
+        return (await self._ask(what, self._group.offsets, [TopicPartition(*partition)]))[partition]
+
+    async def _ask(self, what: str, question: Callable[..., Any], *arguments: Any) -> Any:
+        """Ask the broker, for as long as it does not answer; every beat waits meanwhile: say for what."""
+        tried = 0
         while True:
             try:
                 return await self._off_loop(question, *arguments)
-            except KafkaException:
+            except KafkaException as error:
+                tried += 1
+                if tried == SAY_AFTER:
+                    log.warning("beats wait for %s: %s", what, kafka.problem(self._settings, error.args[0]))
                 await asyncio.sleep(RETRY_S)
 
     def _count(self, outcome: Outcome) -> None:

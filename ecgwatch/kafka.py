@@ -36,6 +36,7 @@ from ecgwatch.logs import log
 REQUEST_TIMEOUT_S = 3.0
 WAIT_LINE_S = 10.0  # how often waiting for the broker says so
 CREATE_TIMEOUT_S = 30.0
+ASK_AGAIN_S = 0.5
 # Kafka compacts closed segments alone, and closes one at 1 GB: who takes a partition would read all that of the network
 COMPACTED = {"cleanup.policy": "compact", "segment.bytes": str(16 * 1024 * 1024)}
 METADATA_MAX_AGE_S = 30.0  # so long may added partitions wait to be noticed; the clients' default is 5 to 15 minutes
@@ -214,6 +215,37 @@ def refused(settings: Settings, error: KafkaError) -> AccessError:
     )
 
 
+def wait_for_group(settings: Settings, stopped: Callable[[], bool] = lambda: False) -> None:
+    """Wait until the cluster tells what the group has committed; `stopped` as for `wait_for_broker`.
+
+    The brokers that one asks first may answer while the group's coordinator does not, or advertises an address that
+    leads nowhere: its clients would wait for ever, without a word.
+    Raises BrokerError after kafka.start_timeout_s, AccessError where waiting does not help.
+    """
+    group, start = Group(settings), time.monotonic()
+    said = False
+    try:
+        while not stopped():
+            try:
+                group.offsets(group.partitions(settings.topics.beats, led=True))
+                return
+            except KafkaException as error:
+                problem = group.problem(error)
+            if isinstance(problem, AccessError):
+                raise problem
+            if time.monotonic() - start >= settings.kafka.start_timeout_s:
+                raise BrokerError(
+                    f"{settings.kafka.brokers} does not tell the offsets of group {settings.kafka.group} within "
+                    f"{settings.kafka.start_timeout_s:g} s ({problem}); see the brokers' advertised.listeners"
+                )
+            if not said:
+                log.warning("waiting for the offsets of group %s: %s", settings.kafka.group, problem)
+            said = True
+            time.sleep(ASK_AGAIN_S)
+    finally:
+        group.close()
+
+
 def require_topics(settings: Settings, baselines: bool) -> None:
     """See that every topic exists and may be used, creating what is missing where topics.create says so.
 
@@ -377,14 +409,20 @@ class Group:
         self._consumer.poll(0)  # serves the error callback: what a question ends with is a timeout
         return problem(self._settings, self._errors.recent_refusal or error.args[0])
 
-    def partitions(self, topic: str) -> list[TopicPartition]:
-        """Return the partitions of a topic; raises BrokerError where there is none, KafkaException."""
+    def partitions(self, topic: str, *, led: bool = False) -> list[TopicPartition]:
+        """Return the partitions of a topic; raises BrokerError where there is none, KafkaException.
+
+        led: only those that have a leader, and so offsets; KafkaException where none has.
+        """
         found = self._consumer.list_topics(topic, timeout=REQUEST_TIMEOUT_S).topics[topic]
         if found.error and found.error.code() in _UNKNOWN:
             raise BrokerError(f"no topic {topic} on {self._settings.kafka.brokers}")
         if found.error:
             raise KafkaException(found.error)
-        return [TopicPartition(topic, number) for number in sorted(found.partitions)]
+        numbers = [number for number, p in sorted(found.partitions.items()) if p.leader >= 0 or not led]
+        if not numbers:
+            raise KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
+        return [TopicPartition(topic, number) for number in numbers]
 
     def offsets(self, partitions: Iterable[TopicPartition]) -> dict[tuple[str, int], Offsets]:
         """Return the offsets of partitions, (topic, number) -> Offsets; raises KafkaException."""
@@ -437,7 +475,12 @@ class Group:
 
         The broker ends it: a member that does not take part is left out after its rebalance timeout.
         """
-        return self._describe().state in _SHARING_OUT
+        try:
+            return self._describe().state in _SHARING_OUT
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError._UNSUPPORTED_FEATURE:  # of the embedded broker
+                raise
+            return False
 
     def _describe(self) -> ConsumerGroupDescription:
         group = self._settings.kafka.group

@@ -7,8 +7,9 @@ another one may commit them by then. A worker without partitions watches all of 
 the others commit, one that the group does not let in may be the only one.
 
 A broker that does not answer is a state of its own: said when it begins and when it ends, and no time of it counts as
-stuck. Two others end it after `stuck_after_s`: a broker that does not let the worker in any more (user, password,
-certificate, ACL), and a beat topic that was deleted, of which Faust says that there are no partitions and no more.
+stuck; nor does any of a partition that has no leader, while the others are watched. Two other states end the worker
+after `stuck_after_s`: a broker that does not let it in any more (user, password, certificate, ACL), and a beat topic
+that was deleted, of which Faust says that there are no partitions and no more.
 """
 
 import os
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaException
 
 from ecgwatch.config import Settings
 from ecgwatch.errors import AccessError, BrokerError, StuckError
@@ -70,6 +71,7 @@ class Watchdog:
         self._assigned: frozenset[Partition] = frozenset()
         self._giving_back = False
         self._giving_back_s = 0.0
+        self._leaderless: list[int] = []
         self._away: tuple[float, bool, int] | None = None  # since when, whether shut out, the exit code of that
         self._closed = threading.Event()
         # SimpleQueue.put, unlike Event.set, may be called by a signal handler at any moment
@@ -131,17 +133,18 @@ class Watchdog:
                 assigned = self._assigned
                 progress.forget()
             try:
-                own = [TopicPartition(*partition) for partition in assigned]
-                offsets = group.offsets(own or group.partitions(self._settings.topics.beats))
+                led = group.partitions(self._settings.topics.beats, led=True)
+                offsets = group.offsets(p for p in led if not assigned or (p.topic, p.partition) in assigned)
                 now = time.monotonic()
                 self._back(now)
                 # a process that was stopped or a machine that slept was not stuck: one look counts for little
                 elapsed_s, last = min(now - last, 2 * INTERVAL_S), now
                 self._giving_back_s = self._giving_back_s + elapsed_s if self._giving_back else 0.0
-                progress.advance(offsets, elapsed_s, together=not own)
-                if not own and progress.stuck_s and group.rebalances():
+                self._say_leaderless([number for _, number in sorted(assigned - offsets.keys())])
+                progress.advance(offsets, elapsed_s, together=not assigned)
+                if not assigned and progress.stuck_s and group.rebalances():
                     progress.forget()
-                self._judge(group, progress, offsets, others=not own)
+                self._judge(group, progress, offsets, others=not assigned)
             except (KafkaException, BrokerError) as error:  # the second: there is no such topic
                 last = time.monotonic()
                 self._giving_back_s = 0.0
@@ -190,6 +193,14 @@ class Watchdog:
             )
             self._end(StuckError.exit_code)
             return
+
+    def _say_leaderless(self, numbers: list[int]) -> None:
+        """Say which of this worker's partitions nobody can read, where that changed."""
+        if numbers and numbers != self._leaderless:
+            log.warning("partitions %s have no leader: their beats wait for one", ", ".join(map(str, numbers)))
+        elif self._leaderless and not numbers:
+            log.warning("no partition of this worker lacks a leader any more")
+        self._leaderless = numbers
 
     def _no_answer(self, now: float, why: BrokerError, *, shut_out: bool) -> None:
         """Say it when it begins; where waiting does not help, end the process after stuck_after_s of it."""

@@ -67,6 +67,8 @@ def run(settings: Settings, make_scorer: Callable[..., Scorer] = Scorer) -> int:
         kafka.wait_for_broker(settings, lambda: stop.requested)
         if not stop.requested:
             kafka.require_topics(settings, isinstance(rules.bundle.manifest.contract, Bedside))
+            kafka.wait_for_group(settings, lambda: stop.requested)
+        if not stop.requested:
             _say_start(settings, rules)
             watchdog.start()
             with tempfile.TemporaryDirectory(prefix="ecgwatch-") as folder:
