@@ -33,6 +33,7 @@ COMMIT_EVERY_S = 0.05  # a commit costs worker and broker as much as several bea
 SETTLE_S = 1.0  # what a failure gives the batches before it to be committed
 SUMMARY_S = 60.0
 RETRY_S = 0.5
+SAY_AFTER = 5  # times: partitions are without a leader for a moment whenever a broker goes
 
 Partition = tuple[str, int]
 Commit = Callable[[Mapping[Partition, int]], Awaitable[Sequence[int]]]
@@ -87,7 +88,7 @@ class Batches:
                     await self._unacknowledged.acquire()
                     ends = {(one.topic, one.partition): one.offset + 1 for one in batch}
                     published = asyncio.create_task(self._publish(outcome))
-                    published.add_done_callback(_retrieved)
+                    published.add_done_callback(retrieved)
                     self._scored.put_nowait(_Scored(ends, published))
                     self._count(outcome)
             except Exception as error:  # noqa: BLE001 - whatever it is, nothing from this batch on may be committed
@@ -123,7 +124,8 @@ class Batches:
     async def revoked(self) -> None:
         """The group takes all partitions back: wait until what was begun is committed; begin nothing meanwhile.
 
-        Of a record that comes late nobody could tell where its partition goes on: others still commit it.
+        Of a record that comes late nobody could tell where its partition goes on: others still commit it. Where what
+        was learned cannot be saved, set `failed`.
         """
         self._revocations += 1
         self._given_back = True
@@ -138,17 +140,20 @@ class Batches:
         """The group has given partitions: their records may come. To be called before Faust seeks and fetches again."""
         self._given_back = False
 
-    def fail(self, error: Exception) -> None:
-        """Score and commit nothing more, for this reason; the first one counts."""
+    def fail(self, error: Exception, said: str = "a batch failed: {}; nothing of it was committed") -> None:
+        """Score and commit nothing more, for this reason; the first one counts. said: in it goes the error's place."""
         if not isinstance(error, EcgwatchError):
             log.debug("traceback", exc_info=error)
-            error = ScoringError(f"a batch failed: {logs.where(error)}; nothing of it was committed")
+            error = ScoringError(said.format(logs.where(error)))
         if not self.failed.done():
             self.failed.set_exception(error)
             self.failed.exception()  # looked at: asyncio would print it where something else ends the process
 
     async def finish(self) -> None:
-        """Wait until what was begun is committed, and begin nothing more; return at once after a failure."""
+        """Wait until what was begun is committed, and begin nothing more; where that fails, set `failed`.
+
+        Returns at once after a failure.
+        """
         self._finishing = True
         settled = asyncio.create_task(self._settle())
         await asyncio.wait([settled, self.failed], return_when=asyncio.FIRST_COMPLETED)
@@ -160,9 +165,17 @@ class Batches:
             await self._save()
 
     async def _save(self) -> None:
-        """Save what was learned of the patients since it was saved, before their partitions go."""
-        if self._baselines is not None and (records := self._baselines.unsaved()):
-            await self._publisher.publish(records)
+        """Save what was learned of the patients since it was saved, before their partitions go.
+
+        Where that fails, set `failed`: raised, it would be printed by Faust or asyncio, and its text may hold a name.
+        """
+        if self._baselines is None:
+            return
+        try:
+            if records := self._baselines.unsaved():
+                await self._publisher.publish(records)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the process ends with it
+            self.fail(error, "typical beats could not be saved: {}")
 
     async def summaries(self) -> None:
         """Log what was done, once a minute, where anything was."""
@@ -189,7 +202,8 @@ class Batches:
             if partition not in self._next:
                 self._next[partition] = await self._committed(partition)
                 if self._baselines is not None:
-                    await self._ask(self._baselines.load, record.partition)
+                    what = f"the typical beats of partition {record.partition}"
+                    await self._ask(what, self._baselines.load, record.partition)
             expected = self._next[partition]
             if record.offset < expected:
                 continue  # the client read it twice
@@ -201,7 +215,7 @@ class Batches:
 
     async def _committed(self, partition: Partition) -> int:
         """Where this partition goes on: nobody else commits it now."""
-        seen = (await self._ask(self._group.offsets, [TopicPartition(*partition)]))[partition]
+        seen = await self._offsets(partition)
         return seen.low if seen.committed is None else seen.committed
 
     async def _gap(self, partition: Partition, expected: int, found: int) -> None:
@@ -210,7 +224,7 @@ class Batches:
         Raises ScoringError for the last.
         """
         topic, number = partition
-        kept_from = (await self._ask(self._group.offsets, [TopicPartition(topic, number)]))[partition].low
+        kept_from = (await self._offsets(partition)).low
         if lost := max(0, min(kept_from, found) - expected):
             self._counts["offsets lost"] += lost
             log.error(
@@ -221,15 +235,24 @@ class Batches:
                 expected + lost - 1,
             )
         first = expected + lost
-        if first < found and await self._ask(self._group.holds_record, topic, number, first, found):
+        what = f"the records of partition {number}"
+        if first < found and await self._ask(what, self._group.holds_record, topic, number, first, found):
             raise ScoringError(f"the Kafka client skipped records of partition {number} at offset {first}")
 
-    async def _ask(self, question: Callable[..., Any], *arguments: Any) -> Any:
-        """Ask the broker, for as long as it does not answer."""
+    async def _offsets(self, partition: Partition) -> kafka.Offsets:
+        what = f"the offsets of partition {partition[1]}"
+        return (await self._ask(what, self._group.offsets, [TopicPartition(*partition)]))[partition]
+
+    async def _ask(self, what: str, question: Callable[..., Any], *arguments: Any) -> Any:
+        """Ask the broker, for as long as it does not answer; every beat waits meanwhile: say for what."""
+        tried = 0
         while True:
             try:
                 return await self._off_loop(question, *arguments)
-            except KafkaException:
+            except KafkaException as error:
+                tried += 1
+                if tried == SAY_AFTER:
+                    log.warning("beats wait for %s: %s", what, kafka.problem(self._settings, error.args[0]))
                 await asyncio.sleep(RETRY_S)
 
     def _count(self, outcome: Outcome) -> None:
@@ -248,7 +271,7 @@ class Batches:
             )
 
 
-def _retrieved(task: asyncio.Task[None]) -> None:
+def retrieved(task: asyncio.Task[None]) -> None:
     """Look at a task's error: asyncio would print it where a failure before it ended the process."""
     if not task.cancelled():
         task.exception()

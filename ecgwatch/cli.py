@@ -24,7 +24,7 @@ _EPILOG = """\
 exit codes:
   0 done, or stopped as asked   2 wrong command line   65 damaged bundle      66 missing files
   69 no broker or topic        70 a batch failed       75 stuck               77 access refused
-  78 wrong setting            130 interrupted
+  78 wrong setting            130 interrupted         143 stopped twice (SIGTERM)
 
 Start with `ecgwatch demo`: it needs no Kafka and no files. ecgwatch is no medical device.
 """
@@ -199,7 +199,7 @@ def _add_service(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "tell from outside whether the group's workers make progress; 0 is healthy",
         """
         ecgwatch check -c config.toml
-        ecgwatch check -c config.toml || systemctl restart ecgwatch
+        ecgwatch check -c config.toml; [ $? -ne 75 ] || systemctl restart ecgwatch   (75 alone is cured by that)
         """,
     )
     demo = _command(
@@ -380,11 +380,17 @@ def _command(
 
 
 def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
     return value
 
 
 def _speed(text: str) -> float:
-    return math.inf if text == "max" else _positive(text)
+    try:
+        return math.inf if text == "max" else _positive(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, nor 'max'") from None

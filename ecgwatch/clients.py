@@ -1,5 +1,6 @@
 """The two small clients around the worker: replay a record onto the beat topic, follow the alert topic."""
 
+import re
 import sys
 import time
 from collections import OrderedDict
@@ -28,7 +29,7 @@ from ecgwatch import kafka
 from ecgwatch.config import Settings
 from ecgwatch.errors import BrokerError
 from ecgwatch.logs import log
-from ecgwatch.messages import CONTENT_TYPE, JSON, MSGPACK, Alert, Beat, decode_alert, encode, encode_beats
+from ecgwatch.messages import CONTENT_TYPE, JSON, MSGPACK, VERSION, Alert, Beat, decode_alert, encode, encode_beats
 from ecgwatch.records import AFTER_S, beats_of, read_wfdb
 
 FORMS = {"binary": MSGPACK, "json": JSON}
@@ -44,6 +45,8 @@ _PASSING = {
     KafkaError._RESOLVE,
     KafkaError.GROUP_AUTHORIZATION_FAILED,  # librdkafka asks for the group's coordinator, though no group is used
 }
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # no alert, no UTF-8, nested without end
+_CONTROL = re.compile(r"[\x7f-\x9f]")  # of these JSON escapes none; to a terminal U+009B is as good as ESC [
 _ROW = "{:<23}  {:<16}  {:<5}  {:>7}  {:>7}  {}"
 
 
@@ -91,8 +94,9 @@ def alerts(settings: Settings, *, from_beginning: bool = False) -> Iterator[Aler
     """Yield alerts as they come, for ever, each id once; errors as for `follow`.
 
     Reads all partitions without a consumer group, those too that are added meanwhile: every caller sees every alert. A
-    record that is no alert is skipped, with a warning. That no broker answers is said, and when one does again; what
-    was written meanwhile comes then.
+    record that is no alert is skipped, with a warning, and so are alerts of a newer wire version, which this reader
+    would misunderstand; that is said once of each version. That no broker answers is said, and when one does again;
+    what was written meanwhile comes then.
     """
     topic = settings.topics.alerts
     kafka.wait_for_broker(settings)
@@ -106,6 +110,7 @@ def alerts(settings: Settings, *, from_beginning: bool = False) -> Iterator[Aler
     }
     consumer = Consumer(kafka.client_settings(settings) | options)
     seen: OrderedDict[str, None] = OrderedDict()
+    newer: set[int] = set()
     try:
         start = OFFSET_BEGINNING if from_beginning else OFFSET_END
         numbers = _partitions(consumer, settings, topic)
@@ -116,7 +121,7 @@ def alerts(settings: Settings, *, from_beginning: bool = False) -> Iterator[Aler
             message = consumer.poll(_POLL_S)
             if errors.refusal:
                 raise kafka.refused(settings, errors.refusal)
-            alert = _alert(settings, message) if message else None
+            alert = _alert(settings, message, newer) if message else None
             if alert is None or alert.id in seen:
                 continue
             seen[alert.id] = None
@@ -228,25 +233,47 @@ def _partitions(client: Consumer | Producer, settings: Settings, topic: str) -> 
     return sorted(found.partitions)
 
 
-def _alert(settings: Settings, message: Message) -> Alert | None:
-    """Return the alert in a record; None, with a warning, where there is none."""
+class _Versioned(msgspec.Struct):
+    """What records of every version have."""
+
+    version: int
+
+
+def _alert(settings: Settings, message: Message, newer: set[int]) -> Alert | None:
+    """Return the alert in a record; None, with a warning, where there is none.
+
+    newer: versions above this reader's that were met, and said, before.
+    """
     if (error := message.error()) is not None:
         if error.retriable() or error.code() in _PASSING:
             return None
         raise kafka.problem(settings, error)
+    place = f"{message.topic()} [{message.partition()}] at offset {message.offset()}"
+    value = message.value() or b""
     try:
-        return decode_alert(message.value() or b"")
-    except msgspec.DecodeError:
-        place = f"{message.topic()} [{message.partition()}] at offset {message.offset()}"
+        version = msgspec.json.decode(value, type=_Versioned).version
+        if version <= VERSION:
+            return decode_alert(value)
+    except _UNREADABLE:
         log.warning("skipped %s: the record is no alert", place)
         return None
+    if version not in newer:
+        newer.add(version)
+        log.warning(
+            "skipped %s: an alert of version %d, this reader knows %d: such alerts are NOT shown, update ecgwatch",
+            place,
+            version,
+            VERSION,
+        )
+    return None
 
 
 def json_lines(out: TextIO) -> Callable[[Alert], None]:
     """Return what prints an alert as one line of JSON."""
 
     def show(alert: Alert) -> None:
-        print(encode(alert).decode(), file=out, flush=True)
+        line = _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", encode(alert).decode())
+        print(line, file=out, flush=True)
 
     return show
 
@@ -260,9 +287,14 @@ def table(out: TextIO) -> Callable[[Alert], None]:
         when = datetime.fromtimestamp(alert.r_time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
         score, threshold = f"{alert.score:.2f}", f"{alert.threshold:.2f}"
         row = _ROW.format(when, alert.patient, alert.lead, score, threshold, alert.reason)
-        console.print(Text(row), soft_wrap=True)
+        console.print(Text(_printable(row)), soft_wrap=True)
 
     return show
+
+
+def _printable(text: str) -> str:
+    """Escape what a terminal would obey, or not show: a name may hold anything."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 @contextmanager

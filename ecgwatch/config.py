@@ -2,7 +2,7 @@
 
 Order: the defaults below, then the file, then the environment (`ECGWATCH_<SECTION>_<KEY>`, for example
 ECGWATCH_KAFKA_BROKERS). Secrets (`SECRETS`) come from the environment only. A wrong or unknown key is a ConfigError
-that names key, file and line.
+that names key, file and line; keys that do not go together are one that names both.
 """
 
 import os
@@ -26,6 +26,12 @@ SECRETS = {
     "ssl_key_password": "ECGWATCH_KAFKA_SSL_KEY_PASSWORD",
 }
 
+# Faust demands that a request may take as long as a session; the worker gives it this much
+SESSION_MAX_S = 90.0
+HEARTBEATS = 3  # of a session, at least
+# No settings: what the tests read, and what Kubernetes puts into every pod beside a Service that is called ecgwatch
+_NOT_OURS = re.compile(r"ECGWATCH_(TEST_\w+|SERVICE_HOST|SERVICE_PORT\w*|PORT(_\d+_\w+)?)")
+
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pass
@@ -43,7 +49,7 @@ class Kafka(_Section, frozen=True):
     ssl_keyfile: str = ""
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
     sasl_username: str = ""
-    session_timeout_s: Seconds = 10.0
+    session_timeout_s: Annotated[float, Meta(gt=0, le=SESSION_MAX_S)] = 10.0
     heartbeat_s: Seconds = 2.0
     start_timeout_s: Seconds = 60.0
 
@@ -112,7 +118,8 @@ class Settings(_Section, frozen=True):
 def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
     """Read settings from `path` (none: the defaults) and the environment.
 
-    Raises ConfigError for a file that cannot be read, is no TOML, or holds a wrong or unknown key.
+    Raises ConfigError for a file that cannot be read, is no TOML, or holds a wrong or unknown key; for an unknown
+    ECGWATCH_ variable; for keys that do not go together.
     """
     text = ""
     tables: dict[str, Any] = {}
@@ -126,7 +133,9 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
             raise ConfigError(f"{path}: not valid TOML: {error}") from None
         _refuse_secrets(tables, path, text)
     settings = _convert(tables, lambda section, key: f"{path}:{_line_of(text, section, key)}")
-    return _with_environment(settings, environ)
+    settings = _with_environment(settings, environ)
+    _check_together(settings)
+    return settings
 
 
 def secret(name: str, environ: Mapping[str, str] = os.environ) -> str | None:
@@ -166,15 +175,29 @@ def _with_environment(settings: Settings, environ: Mapping[str, str]) -> Setting
     tables = msgspec.to_builtins(settings)
     known = {variable(section, key): (section, key) for section, key in keys()}
     for name in sorted(environ):
-        if not name.startswith(tuple(f"ECGWATCH_{section}_".upper() for section in tables)):
-            continue  # other programs, tests and scripts have names of their own
-        if name in SECRETS.values():
+        if not name.startswith("ECGWATCH_") or name in SECRETS.values() or _NOT_OURS.fullmatch(name):
             continue
         if name not in known:
             raise ConfigError(f"environment variable {name}: no such setting; config.toml lists them all")
         section, key = known[name]
         tables[section][key] = _from_text(environ[name], tables[section][key])
     return _convert(tables, lambda section, key: f"environment variable {variable(section, key)}")
+
+
+def _check_together(settings: Settings) -> None:
+    """Raise ConfigError for keys each of which is right, but not beside the other."""
+    kafka, topics = settings.kafka, settings.topics
+    if kafka.session_timeout_s < HEARTBEATS * kafka.heartbeat_s * (1 - 1e-9):  # 3 * 0.1 is more than 0.3
+        raise ConfigError(
+            f"[kafka] heartbeat_s = {kafka.heartbeat_s:g} is too long beside session_timeout_s = "
+            f"{kafka.session_timeout_s:g}: {HEARTBEATS} heartbeats must fit into a session"
+        )
+    names = {"beats": topics.beats, "scores": topics.scores, "alerts": topics.alerts}
+    names |= {"dead_letters": topics.dead_letters, "baselines": topics.baselines}
+    first: dict[str, str] = {}
+    for key, name in names.items():
+        if name and (other := first.setdefault(name, key)) != key:
+            raise ConfigError(f"[topics] {other} and {key} are both {name}: each needs a topic of its own")
 
 
 def _from_text(text: str, default: Any) -> Any:

@@ -13,12 +13,20 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import (
     Consumer,
+    ConsumerGroupState,
     KafkaError,
     KafkaException,
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AclOperation, AdminClient, NewTopic
+from confluent_kafka.admin import (
+    AclOperation,
+    AdminClient,
+    ConfigResource,
+    ConsumerGroupDescription,
+    NewTopic,
+    ResourceType,
+)
 
 from ecgwatch import config
 from ecgwatch.config import Settings
@@ -28,6 +36,7 @@ from ecgwatch.logs import log
 REQUEST_TIMEOUT_S = 3.0
 WAIT_LINE_S = 10.0  # how often waiting for the broker says so
 CREATE_TIMEOUT_S = 30.0
+ASK_AGAIN_S = 0.5
 # Kafka compacts closed segments alone, and closes one at 1 GB: who takes a partition would read all that of the network
 COMPACTED = {"cleanup.policy": "compact", "segment.bytes": str(16 * 1024 * 1024)}
 METADATA_MAX_AGE_S = 30.0  # so long may added partitions wait to be noticed; the clients' default is 5 to 15 minutes
@@ -44,6 +53,7 @@ DENIED = {
     KafkaError.GROUP_AUTHORIZATION_FAILED,
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
 }
+_SHARING_OUT = {ConsumerGroupState.PREPARING_REBALANCING, ConsumerGroupState.COMPLETING_REBALANCING}
 _UNKNOWN = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
 
 
@@ -205,6 +215,37 @@ def refused(settings: Settings, error: KafkaError) -> AccessError:
     )
 
 
+def wait_for_group(settings: Settings, stopped: Callable[[], bool] = lambda: False) -> None:
+    """Wait until the cluster tells what the group has committed; `stopped` as for `wait_for_broker`.
+
+    The brokers that one asks first may answer while the group's coordinator does not, or advertises an address that
+    leads nowhere: its clients would wait for ever, without a word.
+    Raises BrokerError after kafka.start_timeout_s, AccessError where waiting does not help.
+    """
+    group, start = Group(settings), time.monotonic()
+    said = False
+    try:
+        while not stopped():
+            try:
+                group.offsets(group.partitions(settings.topics.beats, led=True))
+                return
+            except KafkaException as error:
+                problem = group.problem(error)
+            if isinstance(problem, AccessError):
+                raise problem
+            if time.monotonic() - start >= settings.kafka.start_timeout_s:
+                raise BrokerError(
+                    f"{settings.kafka.brokers} does not tell the offsets of group {settings.kafka.group} within "
+                    f"{settings.kafka.start_timeout_s:g} s ({problem}); see the brokers' advertised.listeners"
+                )
+            if not said:
+                log.warning("waiting for the offsets of group %s: %s", settings.kafka.group, problem)
+            said = True
+            time.sleep(ASK_AGAIN_S)
+    finally:
+        group.close()
+
+
 def require_topics(settings: Settings, baselines: bool) -> None:
     """See that every topic exists and may be used, creating what is missing where topics.create says so.
 
@@ -243,6 +284,19 @@ def check_partitions(client: AdminClient | Consumer, settings: Settings) -> None
     count, wanted = (len(known[name].partitions) if name in known else 0 for name in (baselines, beats))
     if count < wanted:
         raise BrokerError(f"topic {baselines} has {count} partitions and {beats} has {wanted}: give it as many")
+
+
+def session_limits(settings: Settings) -> str:
+    """Return the session timeouts that the broker takes, in words; where it does not say, the names of its limits."""
+    names = "group.min.session.timeout.ms", "group.max.session.timeout.ms"
+    try:
+        admin = _admin(settings)
+        broker = ConfigResource(ResourceType.BROKER, str(min(admin.list_topics(timeout=REQUEST_TIMEOUT_S).brokers)))
+        found = admin.describe_configs([broker], request_timeout=REQUEST_TIMEOUT_S)[broker].result()
+        low, high = (int(found[name].value) / 1000 for name in names)
+    except (KafkaException, KeyError):  # the second: no Apache Kafka; the first: the user may not ask
+        return f"those from its {names[0]} to its {names[1]}"
+    return f"{low:g} to {high:g} s ({names[0]}, {names[1]})"
 
 
 def user(settings: Settings) -> str:
@@ -355,14 +409,20 @@ class Group:
         self._consumer.poll(0)  # serves the error callback: what a question ends with is a timeout
         return problem(self._settings, self._errors.recent_refusal or error.args[0])
 
-    def partitions(self, topic: str) -> list[TopicPartition]:
-        """Return the partitions of a topic; raises BrokerError where there is none, KafkaException."""
+    def partitions(self, topic: str, *, led: bool = False) -> list[TopicPartition]:
+        """Return the partitions of a topic; raises BrokerError where there is none, KafkaException.
+
+        led: only those that have a leader, and so offsets; KafkaException where none has.
+        """
         found = self._consumer.list_topics(topic, timeout=REQUEST_TIMEOUT_S).topics[topic]
         if found.error and found.error.code() in _UNKNOWN:
             raise BrokerError(f"no topic {topic} on {self._settings.kafka.brokers}")
         if found.error:
             raise KafkaException(found.error)
-        return [TopicPartition(topic, number) for number in sorted(found.partitions)]
+        numbers = [number for number, p in sorted(found.partitions.items()) if p.leader >= 0 or not led]
+        if not numbers:
+            raise KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
+        return [TopicPartition(topic, number) for number in numbers]
 
     def offsets(self, partitions: Iterable[TopicPartition]) -> dict[tuple[str, int], Offsets]:
         """Return the offsets of partitions, (topic, number) -> Offsets; raises KafkaException."""
@@ -405,13 +465,27 @@ class Group:
 
     def members(self) -> dict[str, set[int]]:
         """Return the members, "client id at host", with the numbers of their partitions; raises KafkaException."""
-        group = self._settings.kafka.group
-        admin = _admin(self._settings)  # held: its requests end with it
-        description = admin.describe_consumer_groups([group], request_timeout=REQUEST_TIMEOUT_S)[group]
         return {
             f"{member.member_id} at {member.host}": {p.partition for p in member.assignment.topic_partitions}
-            for member in description.result().members
+            for member in self._describe().members
         }
+
+    def rebalances(self) -> bool:
+        """Say whether the group is sharing out its partitions just now, when nobody may commit; raises KafkaException.
+
+        The broker ends it: a member that does not take part is left out after its rebalance timeout.
+        """
+        try:
+            return self._describe().state in _SHARING_OUT
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError._UNSUPPORTED_FEATURE:  # of the embedded broker
+                raise
+            return False
+
+    def _describe(self) -> ConsumerGroupDescription:
+        group = self._settings.kafka.group
+        admin = _admin(self._settings)  # held: its requests end with it
+        return admin.describe_consumer_groups([group], request_timeout=REQUEST_TIMEOUT_S)[group].result()
 
     def close(self) -> None:
         """End the client."""

@@ -1,20 +1,26 @@
 """Ends a worker that looks alive and is stuck; in a thread of its own, with clients of its own.
 
 It trusts nothing of the worker but which partitions it was given: what counts is that committed offsets move while
-records wait. A blocked event loop, a lost consumer or a commit that fails for ever all look the same from here. A
-broker that does not answer is a state of its own: said when it begins and when it ends, and no time of it counts as
-stuck. Two others end it after `stuck_after_s`: a broker that does not let the worker in any more (user, password,
-certificate, ACL), and a beat topic that was deleted, of which Faust says that there are no partitions and no more.
+records wait. A blocked event loop, a lost consumer or a commit that fails for ever all look the same from here. The
+partitions are watched until the worker has finished what it had begun of them, and that may take `stuck_after_s` too:
+another one may commit them by then. A worker without partitions watches all of them: one that waits for its turn sees
+the others commit, one that the group does not let in may be the only one.
+
+A broker that does not answer is a state of its own: said when it begins and when it ends, and no time of it counts as
+stuck; nor does any of a partition that has no leader, while the others are watched. Two other states end the worker
+after `stuck_after_s`: a broker that does not let it in any more (user, password, certificate, ACL), and a beat topic
+that was deleted, of which Faust says that there are no partitions and no more.
 """
 
 import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaException
 
 from ecgwatch.config import Settings
 from ecgwatch.errors import AccessError, BrokerError, StuckError
@@ -22,6 +28,7 @@ from ecgwatch.kafka import Group, Offsets
 from ecgwatch.logs import log
 
 INTERVAL_S = 1.0
+MARGIN_S = 5.0
 FORCE_BEFORE_S = 0.4  # a forced end must be over when stop_timeout_s is
 
 Partition = tuple[str, int]
@@ -34,9 +41,15 @@ class Progress:
     stuck_s: dict[Partition, float] = field(default_factory=dict)
     _committed: dict[Partition, int | None] = field(default_factory=dict)
 
-    def advance(self, offsets: Mapping[Partition, Offsets], elapsed_s: float) -> None:
-        """Take what was seen now, `elapsed_s` after the last time."""
+    def advance(self, offsets: Mapping[Partition, Offsets], elapsed_s: float, *, together: bool = False) -> None:
+        """Take what was seen now, `elapsed_s` after the last time.
+
+        together: a commit of one partition is progress of all, as for somebody who has none of them.
+        """
         before, self._committed = self._committed, {p: seen.committed for p, seen in offsets.items()}
+        if together and any(before[p] != seen.committed for p, seen in offsets.items() if p in before):
+            self.stuck_s = {}
+            return
         self.stuck_s = {
             partition: self.stuck_s.get(partition, 0.0) + elapsed_s
             for partition, seen in offsets.items()
@@ -56,6 +69,9 @@ class Watchdog:
         self._settings = settings
         self._end = end
         self._assigned: frozenset[Partition] = frozenset()
+        self._giving_back = False
+        self._giving_back_s = 0.0
+        self._leaderless: list[int] = []
         self._away: tuple[float, bool, int] | None = None  # since when, whether shut out, the exit code of that
         self._closed = threading.Event()
         # SimpleQueue.put, unlike Event.set, may be called by a signal handler at any moment
@@ -74,6 +90,16 @@ class Watchdog:
         """Tell which partitions the worker has now; may be called from any thread."""
         self._assigned = frozenset(partitions)
 
+    @contextmanager
+    def giving_back(self) -> Iterator[None]:
+        """The group takes the partitions back: within the block the worker finishes what it has begun of them."""
+        self._giving_back = True
+        try:
+            yield
+        finally:
+            self._giving_back = False
+        self._assigned = frozenset()
+
     def stopping(self, exit_code: int | None = None) -> None:
         """End the process when the worker has not stopped within stop_timeout_s. May be called by a signal handler.
 
@@ -90,6 +116,8 @@ class Watchdog:
         stop_by, exit_code = self._stop_requests.get()
         if self._closed.wait(max(0.0, stop_by - time.monotonic())):
             return
+        while exit_code is None and not self._stop_requests.empty():  # it failed while it stopped, and said so
+            _, exit_code = self._stop_requests.get()
         if exit_code is None:
             why, exit_code = "a batch or the group's goodbye is still under way", StuckError.exit_code
             if (away := self._away) is not None:
@@ -105,24 +133,41 @@ class Watchdog:
                 assigned = self._assigned
                 progress.forget()
             try:
-                if not assigned:
-                    group.partitions(self._settings.topics.beats)
-                offsets = group.offsets(TopicPartition(*partition) for partition in assigned)
+                led = group.partitions(self._settings.topics.beats, led=True)
+                offsets = group.offsets(p for p in led if not assigned or (p.topic, p.partition) in assigned)
                 now = time.monotonic()
                 self._back(now)
                 # a process that was stopped or a machine that slept was not stuck: one look counts for little
-                progress.advance(offsets, min(now - last, 2 * INTERVAL_S))
-                last = now
-                self._judge(group, progress, offsets)
+                elapsed_s, last = min(now - last, 2 * INTERVAL_S), now
+                self._giving_back_s = self._giving_back_s + elapsed_s if self._giving_back else 0.0
+                self._say_leaderless([number for _, number in sorted(assigned - offsets.keys())])
+                progress.advance(offsets, elapsed_s, together=not assigned)
+                if not assigned and progress.stuck_s and group.rebalances():
+                    progress.forget()
+                self._judge(group, progress, offsets, others=not assigned)
             except (KafkaException, BrokerError) as error:  # the second: there is no such topic
                 last = time.monotonic()
+                self._giving_back_s = 0.0
                 progress.forget()
                 why = group.problem(error) if isinstance(error, KafkaException) else error
                 self._no_answer(last, why, shut_out=why is error or isinstance(why, AccessError))
 
-    def _judge(self, group: Group, progress: Progress, offsets: Mapping[Partition, Offsets]) -> None:
+    def _judge(self, group: Group, progress: Progress, offsets: Mapping[Partition, Offsets], *, others: bool) -> None:
+        """others: the partitions are not this worker's."""
+        limit_s = self._settings.worker.stuck_after_s
+        if self._giving_back_s >= limit_s:
+            log.error(
+                "stuck: the group took the partitions back %.0f s ago and what was begun is not committed: ending, "
+                "exit code %d",
+                self._giving_back_s,
+                StuckError.exit_code,
+            )
+            self._end(StuckError.exit_code)
+            return
+        if others:  # whoever has them is ended first, and the group notices after its session timeout
+            limit_s += self._settings.kafka.session_timeout_s + MARGIN_S
         for (_, number), seen in offsets.items():
-            if (seen.committed or 0) > seen.end:
+            if (seen.committed or 0) > seen.end and not others:
                 log.error(
                     "truncated: partition %d ends at offset %d, the group has committed %d; what is written now "
                     "would not be read: reset the group's offset (kafka-consumer-groups.sh --reset-offsets)",
@@ -134,12 +179,13 @@ class Watchdog:
                 return
         for (topic, number), stuck_s in progress.stuck_s.items():
             seen = offsets[topic, number]
-            if stuck_s < self._settings.worker.stuck_after_s:
+            if stuck_s < limit_s:
                 continue
             if not group.holds_record(topic, number, seen.next, seen.end):
                 continue  # only markers of transactions wait there
             log.error(
-                "stuck: %d records wait in partition %d and nothing was committed for %.0f s: ending, exit code %d",
+                "stuck: %s%d records wait in partition %d and nothing was committed for %.0f s: ending, exit code %d",
+                "the group gave this worker no partition, " if others else "",
                 seen.lag,
                 number,
                 stuck_s,
@@ -147,6 +193,14 @@ class Watchdog:
             )
             self._end(StuckError.exit_code)
             return
+
+    def _say_leaderless(self, numbers: list[int]) -> None:
+        """Say which of this worker's partitions nobody can read, where that changed."""
+        if numbers and numbers != self._leaderless:
+            log.warning("partitions %s have no leader: their beats wait for one", ", ".join(map(str, numbers)))
+        elif self._leaderless and not numbers:
+            log.warning("no partition of this worker lacks a leader any more")
+        self._leaderless = numbers
 
     def _no_answer(self, now: float, why: BrokerError, *, shut_out: bool) -> None:
         """Say it when it begins; where waiting does not help, end the process after stuck_after_s of it."""

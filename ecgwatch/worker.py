@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import faust
+from confluent_kafka import KafkaError
 from faust.auth import SASLCredentials, SSLCredentials
 from faust.sensors import Monitor
 from faust.transport.drivers.aiokafka import Consumer
@@ -33,12 +34,12 @@ from mode.utils.queues import ThrowableQueue
 from threadpoolctl import threadpool_limits
 
 from ecgwatch import bundle as bundles
-from ecgwatch import kafka, logs
+from ecgwatch import config, kafka, logs
 from ecgwatch.batch import Rules
-from ecgwatch.batches import Batches, Partition
+from ecgwatch.batches import Batches, Partition, retrieved
 from ecgwatch.beats import Bedside
 from ecgwatch.config import Settings
-from ecgwatch.errors import AccessError, BrokerError, EcgwatchError
+from ecgwatch.errors import AccessError, BrokerError, ConfigError, EcgwatchError
 from ecgwatch.logs import log
 from ecgwatch.output import Publisher
 from ecgwatch.scorer import Scorer
@@ -66,6 +67,8 @@ def run(settings: Settings, make_scorer: Callable[..., Scorer] = Scorer) -> int:
         kafka.wait_for_broker(settings, lambda: stop.requested)
         if not stop.requested:
             kafka.require_topics(settings, isinstance(rules.bundle.manifest.contract, Bedside))
+            kafka.wait_for_group(settings, lambda: stop.requested)
+        if not stop.requested:
             _say_start(settings, rules)
             watchdog.start()
             with tempfile.TemporaryDirectory(prefix="ecgwatch-") as folder:
@@ -143,7 +146,8 @@ async def _serve(settings: Settings, rules: Rules, watchdog: Watchdog, stop: Sto
     batches = Batches(settings, rules, publisher)
     app = build_app(settings, batches, watchdog, folder)
     starting = asyncio.create_task(app.start())
-    waiting = [asyncio.create_task(stop.wait()), asyncio.create_task(_crash(app)), batches.failed]
+    starting.add_done_callback(retrieved)
+    waiting = [asyncio.create_task(stop.wait()), asyncio.create_task(_end_of(app)), batches.failed]
     beside = [
         asyncio.create_task(batches.commit_published(_committer(app))),
         asyncio.create_task(batches.summaries()),
@@ -154,13 +158,11 @@ async def _serve(settings: Settings, rules: Rules, watchdog: Watchdog, stop: Sto
             if (error := starting.exception()) is not None:
                 raise BrokerError(f"the Kafka client did not start: {type(error).__name__}: {error}")
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        if app.crashed:  # whatever else failed failed for that reason
-            gave_up = _gave_up(settings, app)
-            batches.fail(gave_up)  # nothing of what is under way can be committed any more
-            raise gave_up
-        if batches.failed.done():
-            batches.failed.result()
+        _raise_failure(settings, app, batches)
         log.info("stopping: finishing what is in flight")
+        await batches.finish()
+        if batches.failed.done():
+            _raise_failure(settings, app, batches)
     except EcgwatchError as failure:
         watchdog.stopping(failure.exit_code)
         log.error("failed: %s", failure)
@@ -173,18 +175,49 @@ async def _serve(settings: Settings, rules: Rules, watchdog: Watchdog, stop: Sto
         publisher.close()
 
 
-async def _crash(app: faust.App) -> None:
-    """Return when Faust's app has ended by itself."""
-    while not app.crashed:
+def _raise_failure(settings: Settings, app: faust.App, batches: Batches) -> None:
+    """Raise what ended the work, if anything did."""
+    if (reason := _why_it_ended(app)) is not None:  # whatever else failed failed for that reason
+        gave_up = _gave_up(settings, reason)
+        batches.fail(gave_up)  # nothing of what is under way can be committed any more
+        raise gave_up
+    if batches.failed.done():
+        batches.failed.result()
+
+
+async def _end_of(app: faust.App) -> None:
+    """Return when Faust's app has ended by itself, or waits for ever."""
+    while _why_it_ended(app) is None:
         await asyncio.sleep(CRASH_CHECK_S)
 
 
-def _gave_up(settings: Settings, app: faust.App) -> BrokerError:
-    reason = app.crash_reason
+def _why_it_ended(app: faust.App) -> BaseException | None:
+    """Return why Faust's app has ended or the group does not let it in; None while all is well.
+
+    When a group refuses a member for good, aiokafka keeps the reason for whoever fetches next and waits until then.
+    Faust fetches when it was given partitions: without a look at that reason it would wait for ever.
+    """
+    if app.crashed:
+        return app.crash_reason or RuntimeError("no reason given")
+    client: Any = app._consumer and cast(Any, app._consumer)._thread._consumer
+    return client and client._coordinator and client._coordinator._pending_exception
+
+
+def _gave_up(settings: Settings, reason: BaseException) -> EcgwatchError:
+    """Return the error that says what the Kafka client ended with, and what to do."""
+    number = getattr(reason, "errno", None)  # aiokafka's numbers are Kafka's own
     said = f"the Kafka client gave up: {type(reason).__name__}: {reason}"
-    if getattr(reason, "errno", None) not in kafka.DENIED:  # aiokafka's numbers are Kafka's own
-        return BrokerError(said)
-    return AccessError(f"{said}; user {kafka.user(settings)} needs the ACLs of docs/security.md")
+    if number == KafkaError.INVALID_SESSION_TIMEOUT:
+        asked, taken = settings.kafka.session_timeout_s, kafka.session_limits(settings)
+        return ConfigError(f"[kafka] session_timeout_s = {asked:g}: the broker takes {taken}")
+    if number == KafkaError.INCONSISTENT_GROUP_PROTOCOL:
+        return BrokerError(
+            f"group {settings.kafka.group} is used by another program, which shares out partitions in another way: "
+            "end that, or choose another [kafka] group"
+        )
+    if number in kafka.DENIED:
+        return AccessError(f"{said}; user {kafka.user(settings)} needs the ACLs of docs/security.md")
+    return BrokerError(said)
 
 
 def _committer(app: faust.App) -> Callable[[Mapping[Partition, int]], Any]:
@@ -343,6 +376,7 @@ def build_app(settings: Settings, batches: Batches, watchdog: Watchdog, folder: 
         broker_credentials=_credentials(settings),
         broker_client_id=settings.kafka.client_id,
         broker_session_timeout=settings.kafka.session_timeout_s,
+        broker_request_timeout=config.SESSION_MAX_S,
         broker_heartbeat_interval=settings.kafka.heartbeat_s,
         broker_max_poll_records=settings.worker.max_batch,
         consumer_metadata_max_age_ms=int(kafka.METADATA_MAX_AGE_S * 1000),
@@ -377,8 +411,8 @@ def build_app(settings: Settings, batches: Batches, watchdog: Watchdog, folder: 
         log.info("partitions: %s", ", ".join(str(n) for n in sorted(tp.partition for tp in assigned)) or "none")
 
     async def revoked(app: Any, revoked: set[TP], **_: Any) -> None:
-        watchdog.assign(())
-        await batches.revoked()
+        with watchdog.giving_back():
+            await batches.revoked()
 
     app.on_partitions_assigned.connect(cast(Any, assigned))
     app.on_partitions_revoked.connect(cast(Any, revoked))

@@ -1,6 +1,7 @@
 """Batches from offset to commit: what may overlap, and in which order offsets are committed."""
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable, Iterator
 from types import SimpleNamespace
 
@@ -8,6 +9,7 @@ import pytest
 
 from ecgwatch import batches as under_test
 from ecgwatch import bundle, config
+from ecgwatch.baselines import Baselines
 from ecgwatch.batch import Record, Rules
 from ecgwatch.batches import COMMIT_EVERY_S, UNACKNOWLEDGED, Batches
 from ecgwatch.broker import embedded_broker
@@ -279,6 +281,30 @@ def test_finishing_does_not_wait_after_a_failure(play):
         return True
 
     assert play(scene)
+
+
+class Lost(Baselines):
+    """What was learned cannot be told any more."""
+
+    def unsaved(self) -> list[Record]:
+        raise KeyError("Jane Roe")
+
+
+@pytest.mark.parametrize("ending", ["finish", "revoked"])
+def test_what_was_learned_and_cannot_be_saved_ends_all_and_names_nobody(play, monkeypatch, caplog, ending):
+    monkeypatch.setattr(under_test, "Baselines", Lost)
+
+    async def scene(batches, broker):
+        broker.acknowledge(0)
+        await batches.handle([letter(0)])
+        await committed(broker, {0: 1})
+        await getattr(batches, ending)()
+        return str(batches.failed.exception())
+
+    text = play(scene)
+    gc.collect()  # asyncio prints an error that nobody looked at when its task goes
+    assert text.startswith("typical beats could not be saved: KeyError at test_batches.py:")
+    assert "Jane Roe" not in text + caplog.text
 
 
 @pytest.mark.parametrize(

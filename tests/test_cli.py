@@ -57,7 +57,32 @@ def test_a_speed_that_is_no_positive_number_is_a_wrong_command_line(capsys, spee
     with pytest.raises(SystemExit) as exit_:
         cli.main(["replay", "100", "--speed", speed])
     assert exit_.value.code == 2
-    assert "--speed" in capsys.readouterr().err
+    assert f"argument --speed: {speed} is not a number above 0, nor 'max'\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--speed", "--seconds", "--false-alerts-per-hour"])
+def test_an_option_of_the_demo_that_is_no_number_is_told_in_words(capsys, option):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["demo", option, "abc"])
+    assert exit_.value.code == 2
+    assert f"argument {option}: abc is not a number above 0\n" in capsys.readouterr().err
+
+
+def test_the_example_of_check_restarts_the_worker_where_a_restart_helps(capsys):
+    """Not for a broker that is away (69), a refused password (77) or a wrong setting (78)."""
+    line = next(line for line in run_help(capsys, "check").splitlines() if "restart" in line)
+    command = line.split("   (")[0].replace("ecgwatch check -c config.toml", "(exit $CODE)")
+    restarted = [
+        code
+        for code in ("0", "69", "75", "77", "78")
+        if subprocess.run(
+            ["sh", "-c", command.replace("systemctl restart ecgwatch", "echo restarted")],
+            env={"CODE": code},
+            capture_output=True,
+            check=True,
+        ).stdout
+    ]
+    assert restarted == ["75"]
 
 
 def test_a_replay_may_go_as_fast_as_the_broker_takes_it():

@@ -1,5 +1,6 @@
 """Settings: defaults, file, environment, and what is refused."""
 
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,11 @@ def test_a_secret_in_the_environment_is_no_unknown_setting():
     ("name", "value", "error"),
     [
         ("ECGWATCH_KAFKA_BROKER", "a:1", "no such setting"),
+        ("ECGWATCH_KAFKAA_BROKERS", "a:1", "no such setting"),
+        ("ECGWATCH_TOPIC_BEATS", "x", "no such setting"),
+        ("ECGWATCH_BROKERS", "a:1", "no such setting"),
+        ("ECGWATCH_KAFKA_PORT", "9092", "no such setting"),
+        ("ECGWATCH_KAFKA_SESSION_TIMEOUT_S", "91", "[kafka] session_timeout_s: Expected `float` <= 90.0"),
         ("ECGWATCH_WORKER_MAX_BATCH", "many", "[worker] max_batch: Expected `int`, got `str`"),
         ("ECGWATCH_WORKER_MAX_BATCH", "1.5", "[worker] max_batch: Expected `int`, got `float`"),
         ("ECGWATCH_WORKER_MAX_BATCH", "0", "[worker] max_batch: Expected `int` >= 1"),
@@ -163,8 +169,37 @@ def test_a_wrong_variable_is_refused_by_name(name: str, value: str, error: str):
     assert str(refused.value).startswith(f"environment variable {name}: {error}")
 
 
-def test_variables_of_other_programs_are_left_alone():
-    assert config.load(None, {"ECGWATCH_TEST_KAFKA": "a:1", "PATH": "/bin"}) == config.Settings()
+def test_variables_of_other_programs_of_tests_and_of_kubernetes_are_left_alone():
+    names = ["PATH", "ECGWATCH_TEST_KAFKA", "ECGWATCH_SERVICE_HOST", "ECGWATCH_SERVICE_PORT_HTTP", "ECGWATCH_PORT"]
+    others = dict.fromkeys([*names, "ECGWATCH_PORT_80_TCP_ADDR"], "x")
+    assert config.load(None, others) == config.Settings()
+
+
+TOPICS = ["beats", "scores", "alerts", "dead_letters", "baselines"]
+
+
+@pytest.mark.parametrize(("one", "other"), list(combinations(TOPICS, 2)))
+def test_two_topics_of_one_name_are_refused_by_both_keys(one: str, other: str):
+    with pytest.raises(ConfigError) as refused:
+        config.load(None, {config.variable("topics", key): "same" for key in (one, other)})
+    assert str(refused.value) == f"[topics] {one} and {other} are both same: each needs a topic of its own"
+
+
+def test_a_topic_named_as_another_s_default_is_refused(tmp_path: Path):
+    error = refusal(tmp_path, '[topics]\ndead_letters = "ecg-beats"\n')
+    assert error == "[topics] beats and dead_letters are both ecg-beats: each needs a topic of its own"
+
+
+def test_a_session_shorter_than_three_heartbeats_is_refused_by_both_keys(tmp_path: Path):
+    error = refusal(tmp_path, "[kafka]\nsession_timeout_s = 5.9\n")
+    assert error == (
+        "[kafka] heartbeat_s = 2 is too long beside session_timeout_s = 5.9: 3 heartbeats must fit into a session"
+    )
+
+
+def test_a_session_of_just_three_heartbeats_is_taken(tmp_path: Path):
+    file = write(tmp_path, "[kafka]\nsession_timeout_s = 0.3\nheartbeat_s = 0.1\n")
+    assert config.load(file, {}).kafka.session_timeout_s == 0.3
 
 
 @pytest.mark.parametrize("text", ["true", "True", "TRUE"])

@@ -2,6 +2,7 @@
 
 import queue
 
+from ecgwatch.broker import embedded_broker
 from ecgwatch.config import Kafka, Settings, Worker
 from ecgwatch.kafka import Offsets
 from ecgwatch.watchdog import Progress, Watchdog
@@ -37,6 +38,16 @@ def test_one_stuck_partition_is_seen_among_others_that_move():
     for number in range(3):
         progress.advance({HERE: WAITING, ("beats", 1): WAITING._replace(committed=number)}, 1.0)
     assert progress.stuck_s == {HERE: 2.0}
+
+
+def test_for_somebody_without_partitions_a_commit_of_one_is_progress_of_all():
+    progress = Progress()
+    for number in range(3):
+        seen = {HERE: WAITING, ("beats", 1): WAITING._replace(committed=number)}
+        progress.advance(seen, 1.0, together=True)
+    assert progress.stuck_s == {}
+    progress.advance(seen, 1.0, together=True)
+    assert progress.stuck_s == dict.fromkeys(seen, 1.0)
 
 
 def test_an_outage_or_a_new_assignment_starts_anew():
@@ -76,3 +87,24 @@ def test_a_failed_worker_that_does_not_stop_in_time_is_ended_with_the_code_of_it
     watchdog.stopping(70)
     assert ended.get(timeout=5) == 70
     watchdog.close()
+
+
+def test_a_worker_that_fails_while_it_stops_and_hangs_then_is_ended_with_the_code_of_its_failure():
+    ended: queue.Queue[int] = queue.Queue()
+    watchdog = Watchdog(quick(), end=ended.put)
+    watchdog.stopping()
+    watchdog.stopping(70)
+    watchdog.start()
+    assert ended.get(timeout=5) == 70
+    watchdog.close()
+
+
+def test_a_worker_that_does_not_finish_what_it_gives_back_is_ended_as_stuck_whatever_others_commit():
+    ended: queue.Queue[int] = queue.Queue()
+    with embedded_broker(["ecg-beats"]) as address:
+        watchdog = Watchdog(Settings(kafka=Kafka(brokers=address), worker=Worker(stuck_after_s=2)), end=ended.put)
+        watchdog.assign([("ecg-beats", 0)])
+        watchdog.start()
+        with watchdog.giving_back():
+            assert ended.get(timeout=20) == 75
+        watchdog.close()

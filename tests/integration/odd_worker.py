@@ -1,4 +1,4 @@
-"""A worker whose model misbehaves as onnxruntime could: `python odd_worker.py fails|hangs`."""
+"""A worker whose model misbehaves as onnxruntime could: `python odd_worker.py fails|fails-late|hangs|slow`."""
 
 import sys
 import time
@@ -9,6 +9,8 @@ from ecgwatch import config, worker
 from ecgwatch.errors import EcgwatchError
 from ecgwatch.scorer import Scorer, Scores
 
+LONG_BATCH_S = 20.0  # longer than a worker without partitions would wait for others that hang
+
 
 class Odd(Scorer):
     """Scores like any other while it warms up, then misbehaves."""
@@ -16,11 +18,16 @@ class Odd(Scorer):
     how = ""
 
     def score(self, x: np.ndarray) -> Scores:
-        """Fail, or hang."""
+        """Fail, hang, or take long."""
         if self.how == "fails":
             raise RuntimeError("a failure that nobody foresaw")
+        if self.how == "fails-late":
+            time.sleep(2)
+            raise RuntimeError("a failure of Jane Roe's batch")
         if self.how == "hangs":
             time.sleep(3600)
+        if self.how == "slow":
+            time.sleep(LONG_BATCH_S)
         return super().score(x)
 
 

@@ -66,8 +66,20 @@ def test_a_batch_that_fails_ends_it_with_70_and_is_not_committed(site: Site):
     site.sender().send(1)
     assert worker.exit_code(within_s=10) == 70
     assert worker.log.splitlines()[-1] == (
-        "ecgwatch: a batch failed: RuntimeError at odd_worker.py:21; nothing of it was committed"
+        "ecgwatch: a batch failed: RuntimeError at odd_worker.py:23; nothing of it was committed"
     )
+    assert site.lag() == 1
+
+
+def test_a_batch_that_fails_after_sigterm_ends_it_with_70_and_an_error_line(site: Site):
+    worker = site.worker(ODD, "fails-late").ready()
+    site.sender().send(1)
+    time.sleep(0.5)  # the batch has begun, nothing tells so from outside
+    assert worker.stop()[0] == 70
+    assert "stopping: finishing what is in flight" in worker.log
+    assert "ERROR failed: a batch failed: RuntimeError at odd_worker.py:" in worker.log
+    assert "INFO stopped" not in worker.log
+    assert "Jane Roe" not in worker.log
     assert site.lag() == 1
 
 

@@ -1,12 +1,16 @@
 """What looks alive and is stuck: the watchdog ends it, `ecgwatch check` tells it from outside."""
 
 import signal
+import time
 from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from ecgwatch.watchdog import MARGIN_S
+from tests.integration.conftest import Cluster
+from tests.integration.odd_worker import LONG_BATCH_S
 from tests.integration.traffic import SESSION_S, Site, until
 
 pytestmark = pytest.mark.kafka
@@ -89,3 +93,58 @@ def test_a_log_that_ends_before_the_committed_offset_ends_the_worker_with_one_li
     worker = site.worker()
     assert worker.exit_code() == 75
     assert "ERROR truncated: partition 2 ends at offset 0, the group has committed 100" in worker.log.splitlines()[-1]
+
+
+def test_a_session_timeout_that_the_broker_refuses_ends_the_worker_with_78_the_key_and_the_limits(site: Site):
+    worker = site.worker(kafka_session_timeout_s="0.5", kafka_heartbeat_s="0.1")
+    assert worker.exit_code(30) == 78
+    assert worker.log.splitlines()[-1] == (
+        "ecgwatch: [kafka] session_timeout_s = 0.5: the broker takes 1 to 1800 s "
+        "(group.min.session.timeout.ms, group.max.session.timeout.ms)"
+    )
+
+
+def test_a_group_that_another_program_uses_ends_the_worker_with_69_and_what_to_do(site: Site):
+    other = Consumer({"bootstrap.servers": site.brokers, "group.id": site.group, "log_level": 0})
+    other.subscribe([site.beats])
+    until(lambda: other.poll(0.1) is None and other.assignment(), 20, "the other has joined")
+    worker = site.worker()
+    until(lambda: other.poll(0.1) is None and worker.process.poll() is not None, 30, "the worker ends")
+    other.close()
+    assert worker.exit_code() == 69
+    assert worker.log.splitlines()[-1].startswith(f"ecgwatch: group {site.group} is used by another program")
+
+
+def test_a_batch_that_hangs_when_a_worker_joins_ends_the_first_with_75_and_the_second_scores_its_beats(site: Site):
+    first = site.worker(ODD, "hangs", worker_stuck_after_s="8").ready()
+    sender = site.sender()
+    sender.send(1)
+    time.sleep(0.5)  # the batch has begun, nothing tells so from outside
+    second = site.worker(worker_stuck_after_s="8")
+    assert first.exit_code(40) == 75
+    second.says("partitions: ", 40)
+    site.all_committed()
+    assert set(site.scored()) == sender.ids
+    assert second.stop()[0] == 0
+
+
+def test_a_worker_without_a_partition_stays_while_the_other_commits(kafka: Cluster, tmp_path: Path):
+    with Site(kafka.brokers, tmp_path, partitions=1) as site:
+        first = site.worker().ready()
+        second = site.worker(worker_stuck_after_s="1").ready()
+        until(lambda: "partitions: none" in first.log + second.log, 20, "one has none")
+        with site.sender().at_rate(20):
+            time.sleep(1 + SESSION_S + MARGIN_S + 4)
+        assert [worker.stop()[0] for worker in (first, second)] == [0, 0]
+
+
+def test_a_worker_that_joins_while_a_long_batch_holds_up_the_rebalance_stays(site: Site):
+    first = site.worker(ODD, "slow").ready()
+    sender = site.sender()
+    sender.send(1)
+    time.sleep(0.5)  # the batch has begun, nothing tells so from outside
+    second = site.worker(worker_stuck_after_s="3")
+    second.says("partitions: ", 3 * LONG_BATCH_S)
+    site.all_committed()
+    assert site.scored() == sorted(sender.ids)
+    assert [worker.stop()[0] for worker in (first, second)] == [0, 0]
