@@ -29,7 +29,18 @@ from ecgwatch import kafka
 from ecgwatch.config import Settings
 from ecgwatch.errors import BrokerError
 from ecgwatch.logs import log
-from ecgwatch.messages import CONTENT_TYPE, JSON, MSGPACK, VERSION, Alert, Beat, decode_alert, encode, encode_beats
+from ecgwatch.messages import (
+    CONTENT_TYPE,
+    JSON,
+    MSGPACK,
+    VERSION,
+    Alert,
+    Beat,
+    decode_alert,
+    encode,
+    encode_beats,
+    refusal,
+)
 from ecgwatch.records import AFTER_S, beats_of, read_wfdb
 
 FORMS = {"binary": MSGPACK, "json": JSON}
@@ -62,16 +73,19 @@ def replay(
 ) -> int:
     """Publish the annotated beats of a WFDB record with their true timing and return how many.
 
-    A beat goes out when its window is complete, 1.75 s after its R peak. record: path without suffix. speed: times
-    real time; infinity is as fast as the broker takes them. patient: pseudonym and Kafka key; None is the record's
-    name. start_ms: time of the record's first sample, ms since 1970; None is now.
+    A beat goes out when its window is complete, 1.75 s after its R peak; none does beside a gap of the signal. record:
+    path without suffix. speed: times real time; infinity is as fast as the broker takes them. patient: pseudonym and
+    Kafka key; None is the record's name. start_ms: time of the record's first sample, ms since 1970; None is now.
     Raises DataError; BrokerError or AccessError where the broker is away, refuses, or has no such topic.
     """
     data = read_wfdb(record, lead)
     beats = beats_of(data, patient or data.name, time.time_ns() // 1_000_000 if start_ms is None else start_ms)
     due_s = [(sample / data.fs_hz + AFTER_S) / speed for sample in data.r_samples.tolist()]
-    with _progress(data.name, len(beats)) as advance:
-        return _publish(settings, zip(due_s, beats, strict=True), FORMS[form], advance)
+    due = [(at_s, beat) for at_s, beat in zip(due_s, beats, strict=True) if refusal(beat) is None]
+    if left_out := len(beats) - len(due):
+        log.warning("record %s: %d of %d beats are left out, the signal has a gap there", record, left_out, len(beats))
+    with _progress(data.name, len(due)) as advance:
+        return _publish(settings, due, FORMS[form], advance)
 
 
 def follow(

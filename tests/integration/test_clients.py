@@ -8,9 +8,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import msgspec
+import numpy as np
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewPartitions
@@ -18,6 +21,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions
 from ecgwatch import clients, config, messages
 from ecgwatch.config import Settings
 from ecgwatch.errors import BrokerError
+from ecgwatch.messages import Beat
 from ecgwatch.records import AFTER_S
 from tests.integration.conftest import Cluster
 from tests.integration.kafka_server import Kafka, free_ports
@@ -72,6 +76,24 @@ def test_a_replay_names_its_form_in_the_header(
 ):
     clients.replay(settings, record, speed=math.inf, form=form)  # type: ignore[arg-type]
     assert {dict(message.headers())["content-type"] for message in site.read(site.beats)} == {content_type}
+
+
+@pytest.mark.parametrize("form", ["binary", "json"])
+def test_beats_beside_a_gap_of_the_signal_are_left_out_and_counted(
+    site: Site, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture, form: Literal["binary", "json"]
+):
+    whole = excerpt(seconds=20)
+    signal = whole.signal.copy()
+    signal[3000:3400] = np.nan  # WFDB's "no sample"
+    path = write_record(tmp_path, replace(whole, signal=signal))
+    beside = (whole.r_samples > 3000 - 1.75 * 360) & (whole.r_samples < 3400 + 0.5 * 360)
+    count = clients.replay(settings, path, speed=math.inf, form=form, start_ms=START_MS)
+    found = [b for m in site.read(site.beats) for b in messages.decode_beats(m.value(), m.key(), clients.FORMS[form])]
+    assert count == len(found) == (~beside).sum()
+    assert all(isinstance(one, Beat) for one in found)
+    assert caplog.messages == [
+        f"record {path}: {beside.sum()} of {len(beside)} beats are left out, the signal has a gap there"
+    ]
 
 
 def test_a_beat_is_published_when_its_window_is_complete(site: Site, settings: Settings, record: Path):
