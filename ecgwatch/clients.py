@@ -28,7 +28,7 @@ from rich.text import Text
 from ecgwatch import kafka
 from ecgwatch.config import Settings
 from ecgwatch.errors import BrokerError
-from ecgwatch.logs import log
+from ecgwatch.logs import log, printable
 from ecgwatch.messages import (
     CONTENT_TYPE,
     JSON,
@@ -301,14 +301,9 @@ def table(out: TextIO) -> Callable[[Alert], None]:
         when = datetime.fromtimestamp(alert.r_time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
         score, threshold = f"{alert.score:.2f}", f"{alert.threshold:.2f}"
         row = _ROW.format(when, alert.patient, alert.lead, score, threshold, alert.reason)
-        console.print(Text(_printable(row)), soft_wrap=True)
+        console.print(Text(printable(row)), soft_wrap=True)
 
     return show
-
-
-def _printable(text: str) -> str:
-    """Escape what a terminal would obey, or not show: a name may hold anything."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 @contextmanager

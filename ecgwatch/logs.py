@@ -51,6 +51,11 @@ def where(error: Exception) -> str:
     return f"{type(error).__name__}{place}"
 
 
+def printable(text: str) -> str:
+    """Escape what a terminal would obey, or not show: a name from the wire may hold anything."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
 class Lines(logging.Formatter):
     """Time (UTC), level, text: one line, but for the tracebacks of level debug."""
 
@@ -59,7 +64,7 @@ class Lines(logging.Formatter):
         text = record.getMessage()
         if not _is_ours(record):
             text = f"{record.name}: {text}"
-        text = " ".join(text.split())
+        text = printable(" ".join(text.split()))
         if len(text) > MAX_LINE and not _is_ours(record):
             text = text[:MAX_LINE] + "..."
         line = f"{seconds}.{int(record.msecs):03d}Z {record.levelname} {text}"

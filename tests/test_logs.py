@@ -40,6 +40,11 @@ def test_an_event_is_one_line_even_with_a_traceback_and_line_breaks(stream: io.S
     assert stream.getvalue().endswith("ERROR aiokafka: first second\n")
 
 
+def test_what_a_terminal_would_obey_is_escaped(stream: io.StringIO):
+    logs.log.info("patient %s", "\x1b[2Jbed-5\x9b7m für Ü")
+    assert stream.getvalue().endswith("patient \\x1b[2Jbed-5\\x9b7m für Ü\n")
+
+
 def test_lines_below_the_level_are_left_out(stream: io.StringIO):
     logs.log.debug("detail")
     logging.getLogger("faust").info("banner")
