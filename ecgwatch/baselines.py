@@ -37,7 +37,7 @@ _READ_AT_ONCE = 500
 _READ_TIMEOUT_S = 1.0
 _STALLED_S = 30.0
 _SILENT = ("ecgwatch-silent", b"1")  # header of a tombstone that is no operator's
-_AT_ONCE = 500  # tombstones that go with one batch
+_TOMBSTONES_AT_ONCE = 500  # that go with one batch
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
 
@@ -118,8 +118,10 @@ class Baselines:
         """Return what is to be saved after a batch; partition_of: of the patients that it held."""
         self._partition_of |= partition_of
         self._drop_silent(partition_of)
-        silent, self._silent = self._silent[:_AT_ONCE], self._silent[_AT_ONCE:]
-        return silent + [  # in this order: one of them may be back
+        tombstones, self._silent = self._silent[:_TOMBSTONES_AT_ONCE], self._silent[_TOMBSTONES_AT_ONCE:]
+        return [  # whoever is back in the partition is saved there anew, before or after
+            one for one in tombstones if one.key and self._partition_of.get(one.key.decode()) != one.partition
+        ] + [
             self._record(patient)
             for patient in partition_of
             if (leads := self.patients.get(patient))

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from ecgwatch import alerts, logs, messages
 from ecgwatch.bundle import Bundle
 from ecgwatch.errors import MessageError, internal
-from ecgwatch.logs import log
 from ecgwatch.messages import CONTENT_TYPE, VERSION, Beat, Score
 from ecgwatch.patients import Patients
 from ecgwatch.scorer import Scored, Scorer, score_each
@@ -122,10 +121,10 @@ def _decode(received: Received) -> list[Beat | MessageError]:
     """As messages.decode_beats; where it fails in a way that nobody foresaw, the message is refused."""
     try:
         return messages.decode_beats(received.value, received.key, received.content_type)
-    except MessageError:
+    except (MessageError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - one record must not end the worker, again after each restart
-        log.error("a message could not be decoded and goes to the dead letters: %s", logs.where(error))
+        logs.failed(error)
         raise internal(error) from None
 
 

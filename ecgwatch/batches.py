@@ -10,6 +10,7 @@ a beat is scored again only when a worker or a broker dies in between.
 """
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from ecgwatch.batch import Outcome, PatientPartitions, Received, Rules, process
 from ecgwatch.beats import Bedside
 from ecgwatch.config import Settings
 from ecgwatch.errors import EcgwatchError, ScoringError
+from ecgwatch.kafka import Partition
 from ecgwatch.logs import log
 from ecgwatch.messages import CONTENT_TYPE
 from ecgwatch.output import Publisher
@@ -33,9 +35,8 @@ COMMIT_EVERY_S = 0.05  # a commit costs worker and broker as much as several bea
 SETTLE_S = 1.0  # what a failure gives the batches before it to be committed
 SUMMARY_S = 60.0
 RETRY_S = 0.5
-SAY_AFTER = 5  # times: partitions are without a leader for a moment whenever a broker goes
+SAY_AFTER_S = 5.0  # partitions are without a leader for a moment whenever a broker goes
 
-Partition = tuple[str, int]
 Commit = Callable[[Mapping[Partition, int]], Awaitable[Sequence[int]]]
 
 
@@ -245,15 +246,19 @@ class Batches:
 
     async def _ask(self, what: str, question: Callable[..., Any], *arguments: Any) -> Any:
         """Ask the broker, for as long as it does not answer; every beat waits meanwhile: say for what."""
-        tried = 0
+        start, said = time.monotonic(), False
         while True:
             try:
-                return await self._off_loop(question, *arguments)
+                answer = await self._off_loop(question, *arguments)
             except KafkaException as error:
-                tried += 1
-                if tried == SAY_AFTER:
+                if not said and time.monotonic() - start >= SAY_AFTER_S:
                     log.warning("beats wait for %s: %s", what, kafka.problem(self._settings, error.args[0]))
+                    said = True
                 await asyncio.sleep(RETRY_S)
+                continue
+            if said:
+                log.warning("the broker has told %s: beats go on", what)
+            return answer
 
     def _count(self, outcome: Outcome) -> None:
         if outcome.dead_letters and not self._counts["dead letters"]:

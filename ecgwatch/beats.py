@@ -132,8 +132,8 @@ class Prepared(NamedTuple):
 def prepare(beats: Sequence[Beat], contract: Contract | Bedside | ImageContract) -> Prepared:
     """Make model inputs of beats; a beat that does not fit the contract is refused alone.
 
-    Reasons: lead, too-few-rr, too-short, flat, centred. Raises BundleError for the contract of a model of images,
-    and for one that needs to know the patient (ecgwatch.patients.prepare).
+    Reasons: lead, too-few-rr, too-short, not-finite, flat, centred. Raises BundleError for the contract of a model of
+    images, and for one that needs to know the patient (ecgwatch.patients.prepare).
     """
     contract = of_heartbeats(contract)
     if isinstance(contract, Bedside):
@@ -159,7 +159,15 @@ def prepare(beats: Sequence[Beat], contract: Contract | Bedside | ImageContract)
     x, flat = segments([beats[number] for number in kept.tolist()], medians[kept], contract)
     for number in kept[flat].tolist():
         refused[number] = MessageError("flat", "the segment after R is flat: no electrode, or a saturated amplifier")
-    return Prepared(x[~flat], kept[~flat], refused)
+    finite = np.isfinite(x).all(axis=1)
+    for number in kept[~finite].tolist():
+        refused[number] = _not_finite()
+    fit = finite & ~flat
+    return Prepared(x[fit], kept[fit], refused)
+
+
+def _not_finite() -> MessageError:
+    return MessageError("not-finite", "the signal around R holds NaN or infinity")
 
 
 def _refusal(beat: Beat, contract: Contract) -> MessageError | None:
@@ -225,7 +233,8 @@ def _window(beat: Beat, first: int, count: int) -> np.ndarray:
 def windows(beats: Sequence[Beat], contract: Bedside) -> tuple[np.ndarray, dict[int, MessageError]]:
     """Cut bedside windows with their spare ends, and without their median (the baseline wanders).
 
-    Returns float32[n, samples + 2 * spare], millivolts, and the beats that are refused: lead, too-short, flat.
+    Returns float32[n, samples + 2 * spare], millivolts, and the beats that are refused: lead, too-short, not-finite,
+    flat.
     """
     spare = contract.spare
     before = round(contract.before_s * contract.fs_hz) + spare
@@ -240,6 +249,9 @@ def windows(beats: Sequence[Beat], contract: Bedside) -> tuple[np.ndarray, dict[
         first, weights = _resampling(float(fs_hz), contract.fs_hz, cut.shape[1], before)
         if rows:
             cut[rows] = np.stack([_window(beats[row], first, len(weights)) for row in rows]) @ weights
+    for number in np.flatnonzero(~np.isfinite(cut).all(axis=1)).tolist():  # nothing may be learned of it
+        refused[number] = _not_finite()
+        cut[number] = 0
     inner = cut[:, spare : spare + contract.samples]
     for number in np.flatnonzero(np.ptp(inner, axis=1) < 1e-3).tolist():
         refused.setdefault(number, MessageError("flat", "the window is flat: no electrode, or a saturated amplifier"))

@@ -7,11 +7,10 @@ from confluent_kafka import KafkaException
 
 from ecgwatch.config import Settings
 from ecgwatch.errors import StuckError
-from ecgwatch.kafka import Group, Offsets
-from ecgwatch.watchdog import Partition
+from ecgwatch.kafka import Group, Offsets, Partition
+from ecgwatch.watchdog import MARGIN_S
 
 LOOK_S = 0.5
-MARGIN_S = 5.0
 
 
 def check(settings: Settings) -> str:
@@ -33,10 +32,11 @@ def check(settings: Settings) -> str:
 
 def _check(settings: Settings, group: Group) -> str:
     name, topic = settings.kafka.group, settings.topics.beats
-    partitions = group.partitions(topic)
+    there = group.partitions(topic)
     if not (members := group.members()):
         raise StuckError(f"group {name} has no members: no worker runs, or none answers its heartbeats")
-    before = group.offsets(partitions)
+    led = group.partitions(topic, led=True)  # of the others nobody can read a record
+    before = group.offsets(led, some=True)
     waiting = {
         partition: seen
         for partition, seen in before.items()
@@ -47,12 +47,14 @@ def _check(settings: Settings, group: Group) -> str:
     frozen = waiting
     while frozen and time.monotonic() < deadline:
         time.sleep(LOOK_S)
-        now = group.offsets(partitions)
-        frozen = {partition: seen for partition, seen in frozen.items() if now[partition].committed == seen.committed}
+        now = group.offsets(led, some=True)
+        frozen = {p: seen for p, seen in frozen.items() if p in now and now[p].committed == seen.committed}
     if frozen:
         raise StuckError(_frozen(name, limit_s, frozen, members))
     lag = sum(seen.lag for seen in before.values())
-    return f"group {name}: {len(members)} workers, {len(partitions)} partitions, {lag} records behind, commits move"
+    said = f"group {name}: {len(members)} workers, {len(there)} partitions, {lag} records behind, commits move"
+    away = len(there) - len(before)
+    return f"{said}; {away} partitions have no leader that answers" if away else said
 
 
 def _frozen(name: str, limit_s: float, frozen: Mapping[Partition, Offsets], members: Mapping[str, set[int]]) -> str:

@@ -3,7 +3,7 @@
 import re
 import sys
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -33,9 +33,11 @@ from ecgwatch.messages import (
     CONTENT_TYPE,
     JSON,
     MSGPACK,
+    UNREADABLE,
     VERSION,
     Alert,
     Beat,
+    Versioned,
     decode_alert,
     encode,
     encode_beats,
@@ -56,7 +58,6 @@ _PASSING = {
     KafkaError._RESOLVE,
     KafkaError.GROUP_AUTHORIZATION_FAILED,  # librdkafka asks for the group's coordinator, though no group is used
 }
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # no alert, no UTF-8, nested without end
 _CONTROL = re.compile(r"[\x7f-\x9f]")  # of these JSON escapes none; to a terminal U+009B is as good as ESC [
 _ROW = "{:<23}  {:<16}  {:<5}  {:>7}  {:>7}  {}"
 
@@ -73,17 +74,19 @@ def replay(
 ) -> int:
     """Publish the annotated beats of a WFDB record with their true timing and return how many.
 
-    A beat goes out when its window is complete, 1.75 s after its R peak; none does beside a gap of the signal. record:
-    path without suffix. speed: times real time; infinity is as fast as the broker takes them. patient: pseudonym and
-    Kafka key; None is the record's name. start_ms: time of the record's first sample, ms since 1970; None is now.
+    A beat goes out when its window is complete, 1.75 s after its R peak; one that no model can take, as beside a gap of
+    the signal, is left out. record: path without suffix. speed: times real time; infinity is as fast as the broker
+    takes them. patient: pseudonym and Kafka key; None is the record's name. start_ms: time of the record's first
+    sample, ms since 1970; None is now.
     Raises DataError; BrokerError or AccessError where the broker is away, refuses, or has no such topic.
     """
     data = read_wfdb(record, lead)
     beats = beats_of(data, patient or data.name, time.time_ns() // 1_000_000 if start_ms is None else start_ms)
     due_s = [(sample / data.fs_hz + AFTER_S) / speed for sample in data.r_samples.tolist()]
-    due = [(at_s, beat) for at_s, beat in zip(due_s, beats, strict=True) if refusal(beat) is None]
-    if left_out := len(beats) - len(due):
-        log.warning("record %s: %d of %d beats are left out, the signal has a gap there", record, left_out, len(beats))
+    refused = [refusal(beat) for beat in beats]
+    due = [one for one, error in zip(zip(due_s, beats, strict=True), refused, strict=True) if error is None]
+    for reason, count in Counter(error.reason for error in refused if error is not None).items():
+        log.warning("record %s: %d of %d beats are left out: %s", record, count, len(beats), reason)
     with _progress(data.name, len(due)) as advance:
         return _publish(settings, due, FORMS[form], advance)
 
@@ -247,12 +250,6 @@ def _partitions(client: Consumer | Producer, settings: Settings, topic: str) -> 
     return sorted(found.partitions)
 
 
-class _Versioned(msgspec.Struct):
-    """What records of every version have."""
-
-    version: int
-
-
 def _alert(settings: Settings, message: Message, newer: set[int]) -> Alert | None:
     """Return the alert in a record; None, with a warning, where there is none.
 
@@ -265,10 +262,10 @@ def _alert(settings: Settings, message: Message, newer: set[int]) -> Alert | Non
     place = f"{message.topic()} [{message.partition()}] at offset {message.offset()}"
     value = message.value() or b""
     try:
-        version = msgspec.json.decode(value, type=_Versioned).version
+        version = msgspec.json.decode(value, type=Versioned).version
         if version <= VERSION:
             return decode_alert(value)
-    except _UNREADABLE:
+    except UNREADABLE:
         log.warning("skipped %s: the record is no alert", place)
         return None
     if version not in newer:

@@ -29,8 +29,12 @@ SECRETS = {
 # Faust demands that a request may take as long as a session; the worker gives it this much
 SESSION_MAX_S = 90.0
 HEARTBEATS = 3  # of a session, at least
-# No settings: what the tests read, and what Kubernetes puts into every pod beside a Service that is called ecgwatch
-_NOT_OURS = re.compile(r"ECGWATCH_(TEST_\w+|SERVICE_HOST|SERVICE_PORT\w*|PORT(_\d+_\w+)?)")
+# No settings: what the tests read, and what Kubernetes puts into every pod of a namespace with a Service that is called
+# ecgwatch, or ecgwatch-and-something
+_NOT_OURS = re.compile(
+    r"ECGWATCH_(TEST_\w+=.*|(\w+_)?((SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)=.*|PORT=\w+://.*))",
+    re.DOTALL,
+)
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -175,7 +179,11 @@ def _with_environment(settings: Settings, environ: Mapping[str, str]) -> Setting
     tables = msgspec.to_builtins(settings)
     known = {variable(section, key): (section, key) for section, key in keys()}
     for name in sorted(environ):
-        if not name.startswith("ECGWATCH_") or name in SECRETS.values() or _NOT_OURS.fullmatch(name):
+        if (
+            not name.startswith("ECGWATCH_")
+            or name in SECRETS.values()
+            or _NOT_OURS.fullmatch(f"{name}={environ[name]}")
+        ):
             continue
         if name not in known:
             raise ConfigError(f"environment variable {name}: no such setting; config.toml lists them all")

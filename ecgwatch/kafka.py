@@ -54,6 +54,7 @@ DENIED = {
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
 }
 _SHARING_OUT = {ConsumerGroupState.PREPARING_REBALANCING, ConsumerGroupState.COMPLETING_REBALANCING}
+Partition = tuple[str, int]  # topic and number
 _UNKNOWN = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
 
 
@@ -227,7 +228,7 @@ def wait_for_group(settings: Settings, stopped: Callable[[], bool] = lambda: Fal
     try:
         while not stopped():
             try:
-                group.offsets(group.partitions(settings.topics.beats, led=True))
+                group.committed(group.partitions(settings.topics.beats))
                 return
             except KafkaException as error:
                 problem = group.problem(error)
@@ -294,7 +295,7 @@ def session_limits(settings: Settings) -> str:
         broker = ConfigResource(ResourceType.BROKER, str(min(admin.list_topics(timeout=REQUEST_TIMEOUT_S).brokers)))
         found = admin.describe_configs([broker], request_timeout=REQUEST_TIMEOUT_S)[broker].result()
         low, high = (int(found[name].value) / 1000 for name in names)
-    except (KafkaException, KeyError):  # the second: no Apache Kafka; the first: the user may not ask
+    except (KafkaException, KeyError, TypeError, ValueError):  # the user may not ask, or it is no Apache Kafka
         return f"those from its {names[0]} to its {names[1]}"
     return f"{low:g} to {high:g} s ({names[0]}, {names[1]})"
 
@@ -403,6 +404,7 @@ class Group:
         self._settings = settings
         self._errors = Errors()
         self._consumer = Consumer(reader_settings(settings) | {"error_cb": self._errors})
+        self._admin: AdminClient | None = None  # made when it is asked; held: its requests end with it
 
     def problem(self, error: KafkaException) -> BrokerError:
         """Return what an error of one of these questions means: AccessError where the broker does not let us in."""
@@ -424,25 +426,43 @@ class Group:
             raise KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
         return [TopicPartition(topic, number) for number in numbers]
 
-    def offsets(self, partitions: Iterable[TopicPartition]) -> dict[tuple[str, int], Offsets]:
-        """Return the offsets of partitions, (topic, number) -> Offsets; raises KafkaException."""
+    def committed(self, partitions: Sequence[TopicPartition]) -> dict[Partition, int | None]:
+        """Return what the group has committed, as its coordinator says; None: nothing. Raises KafkaException."""
+        found = {}
+        for p in self._consumer.committed(list(partitions), timeout=REQUEST_TIMEOUT_S) if partitions else ():
+            if p.error:
+                raise KafkaException(p.error)
+            found[p.topic, p.partition] = p.offset if p.offset >= 0 else None
+        return found
+
+    def offsets(self, partitions: Iterable[TopicPartition], *, some: bool = False) -> dict[Partition, Offsets]:
+        """Return the offsets of partitions; raises KafkaException.
+
+        some: leave out partitions whose leader does not answer, unless none does.
+        """
         asked = [TopicPartition(p.topic, p.partition) for p in partitions]
         try:
-            return self._offsets(asked)
+            return self._offsets(asked, some)
         except KafkaException as error:
             if error.args[0].code() not in _UNKNOWN:
                 raise
         for topic in {p.topic for p in asked}:  # partitions that were added since this client last asked
             self._consumer.list_topics(topic, timeout=REQUEST_TIMEOUT_S)
-        return self._offsets(asked)
+        return self._offsets(asked, some)
 
-    def _offsets(self, asked: list[TopicPartition]) -> dict[tuple[str, int], Offsets]:
-        found = {}
-        for p in self._consumer.committed(asked, timeout=REQUEST_TIMEOUT_S) if asked else ():
-            if p.error:
-                raise KafkaException(p.error)
-            low, end = self._consumer.get_watermark_offsets(p, timeout=REQUEST_TIMEOUT_S)
-            found[p.topic, p.partition] = Offsets(low, end, p.offset if p.offset >= 0 else None)
+    def _offsets(self, asked: list[TopicPartition], some: bool) -> dict[Partition, Offsets]:
+        found, silent = {}, None
+        for partition, committed in self.committed(asked).items():
+            try:
+                low, end = self._consumer.get_watermark_offsets(TopicPartition(*partition), timeout=REQUEST_TIMEOUT_S)
+            except KafkaException as error:
+                if not some or error.args[0].code() in _UNKNOWN:
+                    raise
+                silent = error
+                continue
+            found[partition] = Offsets(low, end, committed)
+        if silent is not None and not found:
+            raise silent
         return found
 
     def holds_record(self, topic: str, partition: int, first: int, end: int) -> bool:
@@ -484,8 +504,9 @@ class Group:
 
     def _describe(self) -> ConsumerGroupDescription:
         group = self._settings.kafka.group
-        admin = _admin(self._settings)  # held: its requests end with it
-        return admin.describe_consumer_groups([group], request_timeout=REQUEST_TIMEOUT_S)[group].result()
+        if self._admin is None:
+            self._admin = _admin(self._settings)
+        return self._admin.describe_consumer_groups([group], request_timeout=REQUEST_TIMEOUT_S)[group].result()
 
     def close(self) -> None:
         """End the client."""

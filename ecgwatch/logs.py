@@ -21,6 +21,7 @@ log = logging.getLogger("ecgwatch")
 LIBRARY_INTERVAL_S = 60.0
 LIBRARY_LINES = 5  # of all libraries together, per interval
 MAX_LINE = 300
+FAILED_AGAIN_S = 60.0
 
 
 def set_up(settings: Logs, stream: TextIO | None = None) -> None:
@@ -49,6 +50,20 @@ def where(error: Exception) -> str:
         trace = trace.tb_next
     place = f" at {Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else ""
     return f"{type(error).__name__}{place}"
+
+
+def failed(error: Exception) -> None:
+    """Say that ecgwatch itself failed on a message or a beat, and where; of each place once in FAILED_AGAIN_S.
+
+    A device may trip it with every beat; how many there were the dead letters tell.
+    """
+    place, now = where(error), time.monotonic()
+    if now - _failed_at.get(place, -FAILED_AGAIN_S) >= FAILED_AGAIN_S:
+        _failed_at[place] = now
+        log.error("ecgwatch failed on a beat or a message, which goes to the dead letters: %s", place)
+
+
+_failed_at: dict[str, float] = {}
 
 
 def printable(text: str) -> str:

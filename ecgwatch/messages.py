@@ -212,12 +212,12 @@ _encode_json = msgspec.json.Encoder().encode
 _encode_msgpack = msgspec.msgpack.Encoder().encode
 
 
-class _Versioned(msgspec.Struct):
+class Versioned(msgspec.Struct):
     version: int
 
 
-_version_json = msgspec.json.Decoder(_Versioned).decode
-_version_msgpack = msgspec.msgpack.Decoder(_Versioned).decode
+_version_json = msgspec.json.Decoder(Versioned).decode
+_version_msgpack = msgspec.msgpack.Decoder(Versioned).decode
 
 
 def decode_beats(value: bytes | None, key: bytes | None, content_type: str | None = None) -> list[Beat | MessageError]:
@@ -248,7 +248,7 @@ def decode_beats(value: bytes | None, key: bytes | None, content_type: str | Non
 _NOT_JSON: tuple[Reason, str] = ("not-json", "the value is not valid JSON")
 _NOT_MSGPACK: tuple[Reason, str] = ("not-msgpack", "the value is not valid MessagePack")
 # what msgspec raises where it cannot read a value; RecursionError where it is nested too deep
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError)
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError)
 
 
 def _decode(value: bytes, decode: Any, decode_version: Any, unreadable: tuple[Reason, str]) -> Any:
@@ -257,7 +257,7 @@ def _decode(value: bytes, decode: Any, decode_version: Any, unreadable: tuple[Re
     except msgspec.ValidationError as error:
         _refuse_future_version(value, decode_version)
         raise MessageError("schema", _without_content(error)) from None
-    except _UNREADABLE:
+    except UNREADABLE:
         raise MessageError(*unreadable) from None
 
 
@@ -265,7 +265,7 @@ def _refuse_future_version(value: bytes, decode_version: Any) -> None:
     """A message of a later version may look wrong in other ways too; its version is what to tell."""
     try:
         version = decode_version(value).version
-    except _UNREADABLE:
+    except UNREADABLE:
         return
     if version > VERSION:
         raise _unknown_version(version)

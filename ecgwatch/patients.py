@@ -17,7 +17,8 @@ them may be an alert.
 Such times are times watched: between two beats no more counts than `WATCHED_MS`, so that neither a gap nor a clock that
 was set makes a tachycardia of a minute the typical beat. A beat at quite another time, by more than `forget_s` later or
 `SET_BACK_MS` earlier, is judged by what is known and changes nothing. Only where such beats are all that comes for
-`AGREED_MS`, the patient was away, and what was learned of them aside is what is known, or the clock was set back.
+`AGREED_MS`, the clock was set back; or the patient was away, and what was learned of them aside is what is known: of a
+learned patient when that is learned too.
 
 A model input (`beats.Bedside`) is the beat, the typical beat, the RR interval against the recent ones, and pauses:
 
@@ -38,7 +39,8 @@ import numpy as np
 
 from ecgwatch import beats as contracts
 from ecgwatch.beats import Bedside, Contract, ImageContract, Prepared
-from ecgwatch.logs import log
+from ecgwatch.errors import internal
+from ecgwatch.logs import failed, log
 from ecgwatch.messages import VERSION, BaselineMessage, Beat, Known, LeadBaseline
 
 LEAST_BEATS = 8  # before so many there is no typical beat: a beat is compared with itself, and only its RR can tell
@@ -106,7 +108,8 @@ Patients = dict[str, dict[str, Patient]]  # by patient, then by lead
 def prepare(beats: Sequence[Beat], contract: Contract | Bedside | ImageContract, patients: Patients) -> Prepared:
     """Make model inputs of beats, each patient's in order of time; what is known of the patients grows with them.
 
-    A beat that does not fit the contract is refused alone; reasons as for `beats.prepare`, and too-short also before R.
+    A beat that does not fit the contract is refused alone; reasons as for `beats.prepare`, too-short also before R, and
+    internal where ecgwatch fails on it.
     """
     if not isinstance(contract, Bedside):
         return contracts.prepare(beats, contract)
@@ -117,8 +120,16 @@ def prepare(beats: Sequence[Beat], contract: Contract | Bedside | ImageContract,
     for number, beat in enumerate(beats):
         if number in refused:
             continue
-        patient = _patient(patients, windows[number], beat, contract)
-        rows.append(see(patient, windows[number], beat, contract))
+        try:
+            patient = _patient(patients, windows[number], beat, contract)
+            row = see(patient, windows[number], beat, contract)
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - one beat must not end the worker, again after each restart
+            failed(error)
+            refused[number] = internal(error)
+            continue
+        rows.append(row)
         known.append(patient.known)
         kept.append(number)
     x = np.stack(rows) if rows else np.zeros((0, contract.length), np.float32)
@@ -151,12 +162,15 @@ def _room(leads: dict[str, Patient], beat: Beat, contract: Bedside) -> bool:
     """
     if len(leads) < MAX_LEADS:
         return True
-    silent = min(leads, key=lambda lead: leads[lead].last_ms)
-    if beat.r_time_ms - leads[silent].last_ms > contract.learn_s * 1000:
-        del leads[silent]
-        return True
-    _say_too_many_leads()
-    return False
+    longest_ms = contract.learn_s * 1000
+    silent, newest = (pick(leads, key=lambda lead: leads[lead].last_ms) for pick in (min, max))
+    if leads[newest].typical is None and leads[newest].last_ms - beat.r_time_ms > longest_ms:
+        silent = newest  # a wrong stamp made room for it; it must not keep the place until then
+    elif beat.r_time_ms - leads[silent].last_ms <= longest_ms:
+        _say_too_many_leads()
+        return False
+    del leads[silent]
+    return True
 
 
 @cache
@@ -181,10 +195,12 @@ def _at_another_time(patient: Patient, window: np.ndarray, beat: Beat, contract:
     see(aside, window, beat, contract)
     if aside.typical is None or (patient.typical is not None and aside.last_ms - aside.first_ms < AGREED_MS):
         return patient
-    if patient.typical is None or beat.r_time_ms > patient.last_ms:
-        return aside  # the patient was away for `forget_s`
-    _set_back(patient, beat.r_time_ms)
-    return patient
+    if patient.typical is not None and beat.r_time_ms < patient.last_ms:
+        _set_back(patient, beat.r_time_ms)
+        return patient
+    if patient.learned and not aside.learned:
+        return patient  # a message may hold a minute of another sender's, or of a tachycardia
+    return aside  # the patient was away for `forget_s`
 
 
 def _set_back(patient: Patient, r_ms: int) -> None:
@@ -210,8 +226,10 @@ def see(patient: Patient, window: np.ndarray, beat: Beat, contract: Bedside) -> 
     spare, samples = contract.spare, contract.samples
     step_ms = beat.r_time_ms - patient.last_ms
     new = 0 < step_ms <= contract.forget_s * 1000
-    if new and step_ms > WATCHED_MS:
-        _skip(patient, step_ms - WATCHED_MS)
+    if new:
+        if step_ms > WATCHED_MS:
+            _skip(patient, step_ms - WATCHED_MS)
+        patient.last_ms = beat.r_time_ms  # at once: where what follows fails, this time has passed all the same
     if new and not patient.learned:
         _learn(patient, window, beat, contract)
     typical = window[spare : spare + samples] if patient.typical is None else patient.typical
@@ -230,7 +248,6 @@ def see(patient: Patient, window: np.ndarray, beat: Beat, contract: Bedside) -> 
     row[2 * samples :] = _rr(patient, beat, contract), _pauses(beat)
     if new:
         patient.count += 1
-        patient.last_ms = beat.r_time_ms
         if patient.learned:
             moved = typical + np.float32(contract.follow) * away[best]
             _follow(patient, moved, deviation, window, contract)
@@ -357,7 +374,8 @@ def _shifts(patient: Patient, ends: np.ndarray) -> np.ndarray:
 
 def to_message(name: str, leads: Mapping[str, Patient], contract: Bedside) -> BaselineMessage:
     """Return what is known of a patient as it is saved; nothing is lost, so that scores go on as they were."""
-    return BaselineMessage(VERSION, name, [_saved(lead, patient, contract) for lead, patient in leads.items()])
+    seen = {lead: patient for lead, patient in leads.items() if patient.count}
+    return BaselineMessage(VERSION, name, [_saved(lead, patient, contract) for lead, patient in seen.items()])
 
 
 def _saved(lead: str, patient: Patient, contract: Bedside) -> LeadBaseline:

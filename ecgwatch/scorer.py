@@ -17,7 +17,6 @@ from ecgwatch import logs
 from ecgwatch.beats import Bedside, Contract, ImageContract, Prepared
 from ecgwatch.bundle import Bundle, Scale
 from ecgwatch.errors import BundleError, ConfigError, EcgwatchError, MessageError, ScoringError, internal
-from ecgwatch.logs import log
 from ecgwatch.messages import Beat, Known
 from ecgwatch.patients import Patients, prepare
 from ecgwatch.tsne_map import ReferenceMap
@@ -162,17 +161,19 @@ def _prepare(beats: Sequence[Beat], contract: Contract | Bedside | ImageContract
     """As patients.prepare; a beat on which it fails in a way that nobody foresaw is refused alone."""
     try:
         return prepare(beats, contract, patients)
-    except EcgwatchError:
+    except (EcgwatchError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - one record must not end the worker, again after each restart
-        log.error("beats are prepared one by one, those that fail are refused: %s", logs.where(error))
+        logs.failed(error)
     rows = [np.zeros((0, contract.length), np.float32)]
     kept: list[int] = []
     known: list[Known] = []
     refused: dict[int, MessageError] = {}
-    for index, beat in enumerate(beats):  # those before the failure are repeats now
+    for index, beat in enumerate(beats):  # nothing was learned of them: that fails for each beat alone
         try:
             alone = prepare([beat], contract, patients)
+        except MemoryError:
+            raise
         except Exception as error:  # noqa: BLE001 - as above
             refused[index] = internal(error)
             continue

@@ -24,14 +24,12 @@ from confluent_kafka import KafkaException
 
 from ecgwatch.config import Settings
 from ecgwatch.errors import AccessError, BrokerError, StuckError
-from ecgwatch.kafka import Group, Offsets
+from ecgwatch.kafka import Group, Offsets, Partition
 from ecgwatch.logs import log
 
 INTERVAL_S = 1.0
 MARGIN_S = 5.0
 FORCE_BEFORE_S = 0.4  # a forced end must be over when stop_timeout_s is
-
-Partition = tuple[str, int]
 
 
 @dataclass
@@ -134,7 +132,8 @@ class Watchdog:
                 progress.forget()
             try:
                 led = group.partitions(self._settings.topics.beats, led=True)
-                offsets = group.offsets(p for p in led if not assigned or (p.topic, p.partition) in assigned)
+                own = [p for p in led if not assigned or (p.topic, p.partition) in assigned]
+                offsets = group.offsets(own, some=True)
                 now = time.monotonic()
                 self._back(now)
                 # a process that was stopped or a machine that slept was not stuck: one look counts for little
@@ -197,9 +196,10 @@ class Watchdog:
     def _say_leaderless(self, numbers: list[int]) -> None:
         """Say which of this worker's partitions nobody can read, where that changed."""
         if numbers and numbers != self._leaderless:
-            log.warning("partitions %s have no leader: their beats wait for one", ", ".join(map(str, numbers)))
+            text = ", ".join(map(str, numbers))
+            log.warning("partitions %s have no leader that answers: their beats wait for one", text)
         elif self._leaderless and not numbers:
-            log.warning("no partition of this worker lacks a leader any more")
+            log.warning("all partitions of this worker have a leader that answers again")
         self._leaderless = numbers
 
     def _no_answer(self, now: float, why: BrokerError, *, shut_out: bool) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ecgwatch import batch, bundle, messages
+from ecgwatch import batch, bundle, logs, messages
 from ecgwatch.batch import PatientPartitions, Received, Record, Rules, cut, process
 from ecgwatch.messages import JSON, MSGPACK, Beat, encode_beats
 from ecgwatch.patients import Patient, Patients
@@ -150,6 +150,11 @@ def test_refused_beats_cost_the_same_each_however_many_there_are(rules: Rules):
     assert cpu_s(80) < 16 * cpu_s(10)  # 8 times; 64 where each beat looks through those before it
 
 
+@pytest.fixture(autouse=True)
+def _nothing_said_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "_failed_at", {})
+
+
 def stands_for_a_mistake(rules: Rules, typical: np.ndarray) -> Patients:
     """What is known of patient bad is what no worker learns."""
     patients = learned(rules)
@@ -175,7 +180,7 @@ def test_a_beat_that_fails_in_a_way_nobody_foresaw_is_refused_alone(rules: Rules
     )
     assert dict(short.headers)["ecgwatch-error"].startswith(b"beat 1: ")
     (line,) = caplog.messages
-    assert re.fullmatch(r"beats are prepared one by one, .*: ValueError at patients.py:\d+", line)
+    assert re.fullmatch(r"ecgwatch failed on a beat or a message, .*: ValueError at patients.py:\d+", line)
 
 
 def test_a_message_that_fails_in_a_way_nobody_foresaw_is_a_dead_letter_and_the_others_are_scored(
@@ -186,7 +191,7 @@ def test_a_message_that_fails_in_a_way_nobody_foresaw_is_a_dead_letter_and_the_o
     assert scored_ids(found.records) == [beat(0).id, beat(1).id]
     (letter,) = [record for record in found.records if record.topic == "dead"]
     assert dict(letter.headers)["ecgwatch-error"] == b"an error in ecgwatch: TypeError"
-    assert re.fullmatch(r"a message could not be decoded.*: TypeError at messages.py:\d+", caplog.messages[0])
+    assert re.fullmatch(r"ecgwatch failed on a beat or a message, .*: TypeError at messages.py:\d+", caplog.messages[0])
 
 
 def test_a_beat_that_the_model_gives_no_number_is_refused_alone(rules: Rules):

@@ -136,6 +136,12 @@ class TestRefusal:
         samples = np.where(np.arange(len(made.samples)) < made.r_index - 40, made.samples, 2).astype(np.float32)
         assert reason(replace(made, samples=samples)) == "flat"
 
+    def test_a_gap_of_the_signal(self):
+        made = beat()
+        samples = made.samples.copy()
+        samples[made.r_index + 5] = np.nan
+        assert reason(replace(made, samples=samples)) == "not-finite"
+
     def test_a_bundle_whose_segments_look_ahead(self):
         assert reason(beat(), Contract(rr_window="centred")) == "centred"
 

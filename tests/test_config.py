@@ -170,9 +170,11 @@ def test_a_wrong_variable_is_refused_by_name(name: str, value: str, error: str):
 
 
 def test_variables_of_other_programs_of_tests_and_of_kubernetes_are_left_alone():
-    names = ["PATH", "ECGWATCH_TEST_KAFKA", "ECGWATCH_SERVICE_HOST", "ECGWATCH_SERVICE_PORT_HTTP", "ECGWATCH_PORT"]
-    others = dict.fromkeys([*names, "ECGWATCH_PORT_80_TCP_ADDR"], "x")
-    assert config.load(None, others) == config.Settings()
+    names = ["PATH", "ECGWATCH_TEST_KAFKA"]
+    for service in ("ECGWATCH", "ECGWATCH_KAFKA", "ECGWATCH_PROD_METRICS"):
+        names += [f"{service}_{name}" for name in ("SERVICE_HOST", "SERVICE_PORT_HTTP", "PORT_80_TCP_ADDR")]
+        names += [f"{service}_PORT"]
+    assert config.load(None, dict.fromkeys(names, "tcp://10.0.0.1:80")) == config.Settings()
 
 
 TOPICS = ["beats", "scores", "alerts", "dead_letters", "baselines"]

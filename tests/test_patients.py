@@ -469,6 +469,37 @@ class TestInput:
         feed(patients, [beat(99, lead="new", r_time_ms=silent_ms + 1)])
         assert sorted(patients["p"]) == sorted(["new", *(f"L{n}" for n in range(1, MAX_LEADS))])
 
+    def test_a_lead_whose_only_stamp_is_wrong_does_not_keep_the_place_that_it_took(self):
+        patients: Patients = {}
+        names = [f"L{n}" for n in range(MAX_LEADS)]
+        feed(patients, [beat(n, lead=name) for n in range(LEARNING) for name in names])
+        feed(patients, [beat(LEARNING, lead="wrong", r_time_ms=LEARNING * RR_MS + 3_600_000)])
+        feed(patients, [beat(n, lead=name) for n in range(LEARNING, LEARNING + 10) for name in names])
+        assert sorted(patients["p"]) == sorted(names)
+        assert sum(one.learned for one in patients["p"].values()) == MAX_LEADS - 1
+
+    def test_a_beat_on_which_ecgwatch_fails_is_refused_and_the_others_go_on(self):
+        patients = learned()
+        patients["bad"] = {"MLII": Patient(first_ms=0, last_ms=0, typical=np.zeros(3, np.float32), learned=True)}
+        beats = [beat(NEXT), beat(NEXT, patient="bad", r_time_ms=600_000), beat(NEXT + 1)]
+        for _ in range(3):
+            prepared = prepare(beats, CONTRACT, patients)
+            assert [(number, error.reason) for number, error in prepared.refused.items()] == [(1, "internal")]
+        assert prepared.kept.tolist() == [0, 2]
+        assert lead(patients).count == NEXT + 2
+        bad = patients["bad"]["MLII"]
+        assert bad.last_ms - bad.first_ms == WATCHED_MS  # the gap was left out once, not with every attempt
+
+    def test_a_beat_beside_a_gap_of_the_signal_is_refused_and_nothing_is_learned_of_it(self):
+        patients: Patients = {}
+        samples = beat(3).samples.copy()
+        samples[100:105] = np.nan
+        torn = replace(beat(3), samples=samples)
+        prepared = prepare([beat(0), torn, *(beat(n) for n in range(4, 20))], CONTRACT, patients)
+        assert (prepared.refused[1].reason, lead(patients).count) == ("not-finite", 17)
+        assert np.isfinite(prepared.x).all()
+        assert near(typical(patients), sinus)
+
     def test_a_recording_without_noise_is_followed_too(self):
         def perfect(number: int, gain: float = 1.0) -> Beat:
             t = np.arange(-180, 270) / 360
@@ -548,24 +579,47 @@ class TestPauses:
 
 
 class TestForgetting:
-    def test_after_a_pause_longer_than_forget_s_a_minute_of_beats_starts_anew(self):
+    def test_after_a_pause_longer_than_forget_s_the_learning_time_starts_anew(self):
         patients = learned()
         later_ms = int(CONTRACT.forget_s * 1000) + 1
-        back = [beat(n, ectopic, r_time_ms=n * RR_MS + later_ms) for n in range(NEXT - 1, NEXT - 1 + AGREED + 5)]
+        back = [beat(n, ectopic, r_time_ms=n * RR_MS + later_ms) for n in range(NEXT - 1, NEXT - 1 + LEARNING + 5)]
         prepared = prepare(back, CONTRACT, patients)
-        assert prepared.known == ("learned",) * (AGREED - 1) + ("learning",) * 6  # never none
+        assert prepared.known == ("learned",) * (LEARNING + 5)
         far = [np.abs(itself - compared).max() for itself, compared, _ in map(parts, prepared.x)]
-        assert min(far[: AGREED - 1]) > 0.2 > 0.1 > max(far[AGREED - 1 :])  # judged by what was known, until then
+        assert min(far[: LEARNING - 1]) > 0.2 > 0.1 > max(far[LEARNING - 1 :])  # judged by what was known, until then
         assert near(typical(patients), ectopic)
-        assert lead(patients).count == AGREED + 5
+        assert lead(patients).count == LEARNING + 5
+
+    def test_who_was_not_learned_yet_starts_anew_after_a_minute(self):
+        patients: Patients = {}
+        feed(patients, [beat(n) for n in range(20)])
+        later_ms = int(CONTRACT.forget_s * 1000) + 1
+        known = prepare(
+            [beat(n, ectopic, r_time_ms=n * RR_MS + later_ms) for n in range(20, 20 + AGREED)], CONTRACT, patients
+        ).known
+        assert known == ("learning",) * AGREED
+        assert near(typical(patients), ectopic)
+
+    @pytest.mark.parametrize("hours", [-24, 24])
+    def test_a_message_of_another_day_costs_a_learned_patient_nothing(self, hours: int):
+        """A gateway that flushes its buffer, or another sender with a wrong date: minutes of beats at once."""
+        patients = learned()
+        numbers = range(NEXT, NEXT + 2 * AGREED)
+        feed(patients, [beat(n, ectopic, r_time_ms=n * RR_MS + hours * 3_600_000 + 10**8) for n in numbers])
+        feed(patients, [beat(n) for n in range(NEXT, NEXT + LEARNING)])
+        assert lead(patients).known == "learned"
+        assert near(typical(patients), sinus)
 
     def test_beats_far_apart_start_anew_too(self):
         patients = learned()
         later_ms = int(CONTRACT.forget_s * 1000) + 1
         known = prepare(
-            [beat(NEXT, r_time_ms=n * 90_000 + NEXT * RR_MS + later_ms) for n in range(30)], CONTRACT, patients
+            [beat(NEXT, ectopic, r_time_ms=n * 90_000 + NEXT * RR_MS + later_ms) for n in range(105)],
+            CONTRACT,
+            patients,
         ).known
-        assert known == ("learned",) * 20 + ("learning",) * 10
+        assert known == ("learned",) * 105
+        assert near(typical(patients), ectopic)
 
     def test_a_pause_of_just_forget_s_does_not(self):
         patients = learned()

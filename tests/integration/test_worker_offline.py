@@ -75,6 +75,8 @@ def test_a_partition_without_a_leader_is_said_and_hides_no_batch_that_hangs_on_a
     disks.go_bad(site.beats)
     worker = site.worker(ODD, "hangs", worker_stuck_after_s="4").ready()
     worker.says(f"partitions {', '.join(map(str, lost))} have no leader")
+    healthy = site.check()
+    assert (healthy.returncode, f"; {len(lost)} partitions have no leader" in healthy.stdout) == (0, True)
     send(site, good)
     assert worker.exit_code(60) == 75
     assert f"ERROR stuck: 1 records wait in partition {good} " in worker.log.splitlines()[-1]
