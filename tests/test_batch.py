@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -136,18 +135,6 @@ def test_beats_refused_by_decoder_and_contract_are_one_dead_letter_that_names_th
     said = dict(letter.headers)
     assert said["ecgwatch-reason"] == b"too-short"
     assert said["ecgwatch-error"].startswith(b"beat 1 (and 1 more of its beats): ")
-
-
-def test_refused_beats_cost_the_same_each_however_many_there_are(rules: Rules):
-    whole = message(*(replace(too_short(n), patient="p") for n in range(500)))
-
-    def cpu_s(messages_: int) -> float:
-        began = time.process_time()
-        process([whole] * messages_, rules, {})
-        return time.process_time() - began
-
-    cpu_s(10)
-    assert cpu_s(80) < 16 * cpu_s(10)  # 8 times; 64 where each beat looks through those before it
 
 
 @pytest.fixture(autouse=True)
