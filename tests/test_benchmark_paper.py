@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -121,14 +120,10 @@ def test_figures_are_counted_again_where_the_cell_is_newer(runs: Path, tmp_path:
     assert [row.machine for row in after] == ["another"] * len(before)
 
 
-def test_a_killed_process_ends_the_command_and_the_rest_is_done_by_the_next(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_killed_process_ends_the_command_and_the_others() -> None:
     others = [replace(CELL, seed=seed) for seed in (1, 2)]
-    start = time.monotonic()
     with pytest.raises(ConfigError, match=r"was killed.*smaller --jobs; the same command goes on"):
         cells._in_processes(_killed, others, 2, 2, None)
-    assert time.monotonic() - start < 60
     assert not multiprocessing.active_children()
 
 
