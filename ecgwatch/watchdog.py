@@ -96,7 +96,7 @@ class Watchdog:
             yield
         finally:
             self._giving_back = False
-        self._assigned = frozenset()
+        self._assigned = frozenset()  # only where it has finished: else they are still to be watched
 
     def stopping(self, exit_code: int | None = None) -> None:
         """End the process when the worker has not stopped within stop_timeout_s. May be called by a signal handler.
