@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -117,6 +118,7 @@ def test_a_patient_who_is_reset_is_learned_again_from_the_next_beat(site: Site, 
     send(site, mine[:200])
     site.all_committed()
     until(lambda: len(site.read(site.baselines)) > 0, 20, "the patient is saved")
+    time.sleep(3)  # who has just taken a partition hears of resets within a second or so, not at once
     command = [sys.executable, "-m", "ecgwatch", "baseline", "reset", "bed-100"]
     done = subprocess.run(command, env=site.environment, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
