@@ -368,16 +368,20 @@ def until_heard(found: Baselines, patient: str) -> None:
 
 
 class TestSave:
-    def test_a_patient_is_due_after_60_s_of_beats_and_then_once(self, site: Site):
-        found = site.loaded(2)
-        due = []
+    @staticmethod
+    def due_seconds(found: Baselines) -> list[int]:
+        """At which seconds of 200 beats, one a second, patient a is due; and then not at once again."""
+        seconds = []
         for second in range(200):
             learn(found.patients, "a", 1000 + second)
             if found.due({"a": 2}):
-                due.append(second)
+                seconds.append(second)
             assert found.due({"a": 2}) == []
+        return seconds
+
+    def test_a_patient_is_due_after_60_s_of_beats_and_then_once(self, site: Site):
         assert SAVE_EVERY_S == 60
-        assert due == [60, 120, 180]
+        assert self.due_seconds(site.loaded(2)) == [60, 120, 180]
 
     def test_of_what_was_read_it_is_60_s_after_the_newest_beat_in_it(self, site: Site):
         site.put(2, "a", saved("a", 100))
@@ -389,13 +393,7 @@ class TestSave:
 
     def test_after_a_clock_was_set_back_it_goes_on_being_saved(self, site: Site):
         site.put(2, "a", saved("a", *range(99_980, 100_000)))
-        found = site.loaded(2)
-        due = []
-        for second in range(200):
-            learn(found.patients, "a", 1000 + second)
-            if found.due({"a": 2}):
-                due.append(second)
-        assert due == [60, 120, 180]
+        assert self.due_seconds(site.loaded(2)) == [60, 120, 180]
 
     def test_only_patients_of_the_batch_are_due(self, site: Site):
         found = site.loaded(2)

@@ -5,15 +5,14 @@ records (DS2): the first, and those with the most noise marks, the most S, V and
 first five are left out, as ANSI/AAMI EC57 does.
 """
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ecgwatch import config
-from ecgwatch.errors import DataError, EcgwatchError
+from ecgwatch.errors import DataError
 from ecgwatch.records import AAMI
+from training import script
 from training.datasets.arrhythmia import DS2
 
 START_S, SECONDS = 300, 240
@@ -22,17 +21,8 @@ FOLDER = Path(__file__).parent.parent / "ecgwatch" / "demo" / "excerpts"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write one .npz per chosen record into the package; an error of the data is one line and its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m training.excerpts",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.parse_args(argv)
-    try:
-        _write(Path(config.load().data.directory) / "mitdb")
-    except EcgwatchError as error:
-        parser.exit(error.exit_code, f"{error}\n")
+    """Write one .npz per chosen record into the package."""
+    script.run("training.excerpts", __doc__, _write, argv)
 
 
 def _write(records: Path) -> None:

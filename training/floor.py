@@ -8,7 +8,6 @@ Evaluated as AAMI has it: annotated R peaks, beats after the first 5 minutes, cl
     python -m training.floor        # the table of docs/training.md, from the records in the data directory
 """
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from ecgwatch import config
-from ecgwatch.errors import DataError, EcgwatchError
+from ecgwatch.errors import DataError
 from ecgwatch.records import Record, read_wfdb
+from training import script
 from training.datasets.arrhythmia import DS2, ELIGIBLE_DS1
 from training.text import markdown_table
 
@@ -136,17 +135,8 @@ def table_text(table: dict[str, dict[str, float]]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the floor on DS2, tails from DS1 without 201; an error of the data is one line and its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m training.floor",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.parse_args(argv)
-    try:
-        print(table_text(_on_ds2(Path(config.load().data.directory) / "mitdb")))
-    except EcgwatchError as error:
-        parser.exit(error.exit_code, f"{error}\n")
+    """Print the floor on DS2, tails from DS1 without 201."""
+    script.run("training.floor", __doc__, lambda folder: print(table_text(_on_ds2(folder))), argv)
 
 
 def _on_ds2(folder: Path) -> dict[str, dict[str, float]]:

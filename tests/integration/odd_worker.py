@@ -7,8 +7,10 @@ import numpy as np
 
 from ecgwatch import config, worker
 from ecgwatch.errors import EcgwatchError
+from ecgwatch.logs import log
 from ecgwatch.scorer import Scorer, Scores
 
+BEGUN = "the batch has begun"  # what its log says then
 LONG_BATCH_S = 20.0  # longer than a worker without partitions would wait for others that hang
 
 
@@ -19,6 +21,8 @@ class Odd(Scorer):
 
     def score(self, x: np.ndarray) -> Scores:
         """Fail, hang, or take long."""
+        if self.how:
+            log.warning(BEGUN)
         if self.how == "fails":
             raise RuntimeError("a failure that nobody foresaw")
         if self.how == "fails-late":

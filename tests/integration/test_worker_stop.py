@@ -2,7 +2,6 @@
 
 import signal
 import socket
-import time
 from collections.abc import Callable
 from ctypes.util import find_library
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from tests.integration.kafka_server import Kafka, free_ports
+from tests.integration.odd_worker import BEGUN
 from tests.integration.traffic import Site, until
 
 pytestmark = pytest.mark.kafka
@@ -54,7 +54,7 @@ def test_a_second_signal_ends_it_at_once(site: Site):
     worker = site.worker(ODD, "hangs").ready()
     site.sender().send(1)
     until(lambda: site.lag() == 1, 10, "a beat waits")
-    time.sleep(0.5)  # the batch has begun, nothing tells so from outside
+    worker.says(BEGUN)
     worker.send(signal.SIGTERM)
     worker.says("stopping")
     worker.send(signal.SIGTERM)
@@ -66,7 +66,7 @@ def test_a_batch_that_fails_ends_it_with_70_and_is_not_committed(site: Site):
     site.sender().send(1)
     assert worker.exit_code(within_s=10) == 70
     assert worker.log.splitlines()[-1] == (
-        "ecgwatch: a batch failed: RuntimeError at odd_worker.py:23; nothing of it was committed"
+        "ecgwatch: a batch failed: RuntimeError at odd_worker.py:27; nothing of it was committed"
     )
     assert site.lag() == 1
 
@@ -74,7 +74,7 @@ def test_a_batch_that_fails_ends_it_with_70_and_is_not_committed(site: Site):
 def test_a_batch_that_fails_after_sigterm_ends_it_with_70_and_an_error_line(site: Site):
     worker = site.worker(ODD, "fails-late").ready()
     site.sender().send(1)
-    time.sleep(0.5)  # the batch has begun, nothing tells so from outside
+    worker.says(BEGUN)
     assert worker.stop()[0] == 70
     assert "stopping: finishing what is in flight" in worker.log
     assert "ERROR failed: a batch failed: RuntimeError at odd_worker.py:" in worker.log
@@ -86,7 +86,7 @@ def test_a_batch_that_fails_after_sigterm_ends_it_with_70_and_an_error_line(site
 def test_a_hanging_batch_ends_it_with_75_within_5_s_of_sigterm(site: Site):
     worker = site.worker(ODD, "hangs").ready()
     site.sender().send(1)
-    time.sleep(0.5)  # the batch has begun, nothing tells so from outside
+    worker.says(BEGUN)
     code, took_s = worker.stop()
     assert (code, took_s < 5) == (75, True)
 

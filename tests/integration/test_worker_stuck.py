@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient
 
 from ecgwatch.watchdog import MARGIN_S
 from tests.integration.conftest import Cluster
-from tests.integration.odd_worker import LONG_BATCH_S
+from tests.integration.odd_worker import BEGUN, LONG_BATCH_S
 from tests.integration.traffic import SESSION_S, Site, until
 
 pytestmark = pytest.mark.kafka
@@ -119,7 +119,7 @@ def test_a_batch_that_hangs_when_a_worker_joins_ends_the_first_with_75_and_the_s
     first = site.worker(ODD, "hangs", worker_stuck_after_s="8").ready()
     sender = site.sender()
     sender.send(1)
-    time.sleep(0.5)  # the batch has begun, nothing tells so from outside
+    first.says(BEGUN)
     second = site.worker(worker_stuck_after_s="8")
     assert first.exit_code(40) == 75
     second.says("partitions: ", 40)
@@ -142,7 +142,7 @@ def test_a_worker_that_joins_while_a_long_batch_holds_up_the_rebalance_stays(sit
     first = site.worker(ODD, "slow").ready()
     sender = site.sender()
     sender.send(1)
-    time.sleep(0.5)  # the batch has begun, nothing tells so from outside
+    first.says(BEGUN)
     second = site.worker(worker_stuck_after_s="3")
     second.says("partitions: ", 3 * LONG_BATCH_S)
     site.all_committed()
