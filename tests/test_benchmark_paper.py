@@ -391,6 +391,20 @@ def test_the_command_computes_a_cell_and_does_not_what_the_tables_have(
     assert (tmp_path / "figure-12-quick.png").read_bytes() == drawn
 
 
+def test_one_command_trains_and_another_maps_what_is_trained_and_trains_nothing(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(images.RELEASES, "mnist", idx_files.known(images.RELEASES["mnist"], runs / "mnist"))
+    monkeypatch.setattr(paper_cli, "_base", BASE.__getitem__)
+    monkeypatch.setattr(cells, "DATASETS", ("mnist",))
+    assert _computing(runs, tmp_path, "--train-only") == 0
+    assert "1 of 1 cells are trained and encoded in" in capsys.readouterr().out
+    assert not (tmp_path / "cells-quick.csv").exists()
+    monkeypatch.setattr(placement, "prepare", lambda *given: pytest.fail("trained again"))
+    assert _computing(runs, tmp_path, "--map-only", "--anomaly", "8", "9") == 0
+    assert {row.anomaly for row in results.read_csv(tmp_path / "cells-quick.csv")} == {"9"}
+
+
 def test_a_data_set_that_is_missing_is_not_said_to_want_another_option(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

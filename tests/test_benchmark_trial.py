@@ -64,6 +64,15 @@ def test_what_was_measured_is_said_once_and_kept_for_the_next_piece(
     assert list(json.loads(file.read_text())) == ["another"]  # what the budget cut short is not kept
 
 
+def test_a_device_that_processes_share_through_mps_is_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
+    assert not trial.shared(torch.device("cuda"))
+    (tmp_path / "control").touch()
+    assert trial.shared(torch.device("cuda")) and not trial.shared(CPU)
+
+
 def test_memory_that_does_not_suffice_in_a_process_ends_the_trial_with_what_worked_before(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,8 +1,8 @@
 """What only a machine with a CUDA GPU can show, in one call: `python -m tests.bench.cuda`.
 
 Checks that the default bundle scores on the GPU as on the CPU, tells which of its nodes run where, times both in turn,
-trains with and without a captured step, encodes on both, tries how many of the paper's models train at once, and
-prints tables. Exits with 1 where a check fails.
+trains with and without a captured step and stopped half way, encodes on both, times steps in both precisions, tries how
+many of the paper's models train at once, and prints tables. Exits with 1 where a check fails.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import torch
 
 from ecgwatch import bundle as bundles
 from ecgwatch import config
-from ecgwatch.beats import of_heartbeats
+from ecgwatch.beats import Contract, of_heartbeats
 from ecgwatch.bundle import Bundle
 from ecgwatch.errors import EcgwatchError
 from ecgwatch.scorer import TOLERANCE, Scorer
@@ -36,6 +36,8 @@ BEATS = 10_000
 RECORDS = DS2[:6]
 BATCHES = (1, 64, 1024)
 ROUNDS = 15
+SEEDS = (0, 1, 2)
+PARTS = ("scores", "training", "encoding", "steps", "at-once")
 ENCODED = (1000, 4000, 16_000)
 ENCODED_TOLERANCE = 1e-4  # of latents and NSE, in units of their standard deviation: TF32 would be far above it
 LOSS_TOLERANCE = 0.01  # relative, after two epochs: kernels add in another order each time
@@ -48,24 +50,37 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.parse_args(argv)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="these parts; default: all")
+    args = parser.parse_args(argv)
     if not torch.cuda.is_available():
         parser.exit(os.EX_UNAVAILABLE, "torch finds no CUDA GPU here\n")
     try:
-        return _run()
+        return _run(args.only)
     except EcgwatchError as error:
         parser.exit(error.exit_code, f"{error}\n")
 
 
-def _run() -> int:
+def _run(only: Sequence[str]) -> int:
     bundle = bundles.load("default")
     folder = Path(config.load().data.directory) / "mitdb"
     x = load(folder, of_heartbeats(bundle.manifest.contract), ["N"], RECORDS).x[:BEATS]
     print(f"{torch.cuda.get_device_name()}; torch {torch.__version__}, onnxruntime {onnxruntime.__version__}")
-    checks = {"same scores": scores(bundle, x), "captured training": training(x), "same latents": encoding()}
-    print(nodes(bundle, x[:64]))
-    print(speed(bundle, x))
-    print(at_once())
+    checks: dict[str, bool] = {}
+    if "scores" in only:
+        checks["same scores"] = scores(bundle, x)
+        print(nodes(bundle, x[:64]))
+        print(speed(bundle, x))
+    if "training" in only:
+        segments = load(folder, Contract(), ["N"], RECORDS).x[:BEATS]
+        checks["captured training"] = training(x)
+        checks["training that was stopped"] = stopped(segments)
+        print(dropout(segments))
+    if "encoding" in only:
+        checks["same latents"] = encoding()
+    if "steps" in only:
+        print(steps())
+    if "at-once" in only:
+        print(at_once())
     for name, holds in checks.items():
         print(f"{name}: {'holds' if holds else 'FAILS'}")
     return 0 if all(checks.values()) else 1
@@ -132,6 +147,61 @@ def training(x: np.ndarray) -> bool:
     return abs(ratio - 1) < LOSS_TOLERANCE
 
 
+def stopped(x: np.ndarray) -> bool:
+    """Train the segment's model for two epochs, at once and stopped after one: the same losses."""
+    parameters = replace(defaults("arrhythmia", "by-beat"), epochs=2, cooldown=0)
+    found = [_last_losses(x, parameters, stop_after) for stop_after in ((None,), (1, None))]
+    print(f"two epochs at once and stopped after one, losses: {found}")
+    return abs(found[0]["reconstruction"] / found[1]["reconstruction"] - 1) < LOSS_TOLERANCE
+
+
+def _last_losses(x: np.ndarray, parameters: Parameters, stop_after: Sequence[int | None]) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        for last in stop_after:
+            train.fit(x, x[:1000], parameters, Path(folder), torch.device("cuda"), last)
+        return train.checkpoint_losses(Path(folder) / "checkpoint.safetensors")[-1]
+
+
+def dropout(x: np.ndarray) -> str:
+    """Return the losses of the segment's model, which drops out, after an epoch, plain and captured, of some seeds."""
+    lines = ["| seed | plain | captured |", "|---:|---:|---:|"]
+    for seed in SEEDS:
+        parameters = replace(defaults("arrhythmia", "by-beat"), epochs=1, cooldown=0, seed=seed)
+        found = []
+        for capture in (False, True):
+            with tempfile.TemporaryDirectory() as folder:
+                train.fit(x, x[:1000], parameters, Path(folder), torch.device("cuda"), capture=capture)
+                found.append(train.checkpoint_losses(Path(folder) / "checkpoint.safetensors")[-1]["reconstruction"])
+        lines.append(f"| {seed} | {found[0]:.4f} | {found[1]:.4f} |")
+    return "\n".join(lines)
+
+
+def steps(there: str = "cuda", count: int = 300) -> str:
+    """Return a table of milliseconds a captured training step, of one model alone, by what its products are in."""
+    lines = ["| model | float32 (TF32 convolutions) | bfloat16 |", "|---|---:|---:|"]
+    for name, parameters in _models().items():
+        found = []
+        for precision in ("float32", "bfloat16"):
+            given = replace(parameters, precision=precision)  # type: ignore[arg-type]  # of the two there are
+            x = torch.rand(given.batch, trial.lengths(given.dataset)[0], device=there)
+            model, optimizer = train.begin(given, x.shape[1], torch.device(there))
+            step = train.make_step(model, optimizer, given, x, capture=there == "cuda")
+            step(x, 0.0)[0].item()
+            start = time.perf_counter()
+            for _ in range(count):
+                losses = step(x, 0.0)
+            losses[0].item()
+            found.append(1e3 * (time.perf_counter() - start) / count)
+        lines.append(f"| {name} | {found[0]:.3f} | {found[1]:.3f} |")
+    return "\n".join(lines)
+
+
+def _models() -> dict[str, Parameters]:
+    by_beat = defaults("arrhythmia", "by-beat")
+    encoders = {f"ECG, {name.upper()}": replace(by_beat, encoder=name) for name in ("tcn", "cnn", "lstm")}  # type: ignore[arg-type]
+    return {**encoders, "MNIST": defaults("mnist"), "CIFAR-10": defaults("cifar-10")}
+
+
 def encoding(there: str = "cuda") -> bool:
     """Encode made-up segments with the paper's TCN on GPU and CPU: the same latents and NSE, how quick by batch."""
     torch.manual_seed(0)
@@ -156,10 +226,9 @@ def encoding(there: str = "cuda") -> bool:
 
 def at_once(there: str = "cuda", size: trial.Size = trial.FULL) -> str:
     """Return a table of how many of the paper's models train at once, as `ecgwatch benchmark paper` tries it."""
-    on, by_beat = torch.device(there), defaults("arrhythmia", "by-beat")
-    tried = {"ECG, TCN": by_beat, "ECG, LSTM": replace(by_beat, encoder="lstm"), "CIFAR-10": defaults("cifar-10")}
+    on = torch.device(there)
     lines = ["| model | tried | at once | encoding batch |", "|---|---|---:|---:|"]
-    for name, parameters in tried.items():
+    for name, parameters in _models().items():
         with tempfile.TemporaryDirectory() as folder:
             plan = trial.plan(parameters, on, Path(folder) / "device.json", trial.most(on), size=size)
         lines.append(f"| {name} | {plan.measured} | {plan.training} | {plan.batch:,} |")

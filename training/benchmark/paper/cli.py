@@ -68,8 +68,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--missing", action="store_true", help="leave out cells that cells.csv of --out has, from whichever machine"
     )
-    parser.add_argument("--train-only", action="store_true", help="train and encode; leave t-SNE to another machine")
-    parser.add_argument("--tables-only", action="store_true", help="compute nothing; tables of what is there")
+    part = parser.add_mutually_exclusive_group()
+    part.add_argument("--train-only", action="store_true", help="train and encode; leave t-SNE to another machine")
+    part.add_argument("--map-only", action="store_true", help="t-SNE of what is trained and encoded; train nothing")
+    part.add_argument("--tables-only", action="store_true", help="compute nothing; tables of what is there")
     parser.add_argument("--data", type=Path, metavar="DIR", help="data directory (default: [data] directory)")
     parser.add_argument(
         "--runs", type=Path, default=Path("runs/release"), metavar="DIR", help="run folders (default: %(default)s)"
@@ -80,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, settings: Settings) -> None:
-    """Compute what is missing, then write tables, pictures and the report.
+    """Compute what is missing, then write tables, pictures and the report; of --train-only, how far it is.
 
     Raises ConfigError where an option asks for what the grid has not, DataError where there is nothing to show.
     """
@@ -97,6 +99,10 @@ def run(args: argparse.Namespace, settings: Settings) -> None:
     before = results.read_csv(args.out / f"cells{'-quick' if args.quick else ''}.csv")
     if not args.tables_only:
         _compute(args, settings, asked, before, jobs, start)
+    if args.train_only:
+        trained = sum(cells.done(args.runs / one.name, train_only=True) for one in asked)
+        print(f"{trained} of {len(asked)} cells are trained and encoded in {args.runs}; --map-only goes on with them")
+        return
     made = [row for one in asked for row in results.saved_rows(one, args.runs / one.name)]
     rows = results.joined(made, before, grid)
     if not rows:
@@ -137,6 +143,8 @@ def _compute(
         there = [one for one in asked if results.named(one) in known]
         asked = [one for one in asked if one not in there]
         print(f"{len(there)} cells stand in {args.out} already; {len(asked)} are asked for", flush=True)
+    if args.map_only:
+        asked = [one for one in asked if cells.done(args.runs / one.name, train_only=True)]
     base = {name: _base(name) for name in cells.DATASETS if name in CLASSES}
     data = args.data or Path(settings.data.directory)
     budget_s = None

@@ -68,6 +68,12 @@ def most(on: torch.device) -> int:
     return max(1, min(cores(), free))
 
 
+def shared(on: torch.device) -> bool:
+    """Return whether NVIDIA's Multi-Process Service runs: kernels of several processes then run side by side."""
+    pipes = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"))
+    return on.type == "cuda" and (pipes / "control").exists()
+
+
 def plan(
     parameters: Parameters, on: torch.device, file: Path, most: int, end: float | None = None, size: Size = FULL
 ) -> Plan:
@@ -76,7 +82,7 @@ def plan(
     parameters: of the model to try; most: processes; end: on the monotonic clock. What failed from the first, or was
     cut short by the end, is not written.
     """
-    device = train.machine(on)
+    device = train.machine(on) + (" with MPS" if shared(on) else "")
     known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     if device in known:
         return Plan(**known[device])
