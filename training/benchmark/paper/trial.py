@@ -99,6 +99,9 @@ def plan(
         f"device: {device}: {found.measured} -> {found.training} at once; encoding in batches of {found.batch:,}",
         flush=True,
     )
+    if on.type == "cuda" and not shared(on):
+        print("without NVIDIA's MPS models take turns on the GPU; start it (nvidia-cuda-mps-control -d) and delete")
+        print(f"{file} to try anew: docs/benchmark/README.md, On a GPU", flush=True)
     if climbed.rates and (end is None or time.monotonic() < end):
         file.parent.mkdir(parents=True, exist_ok=True)
         train.write_atomically(file, json.dumps({**known, device: asdict(found)}, indent=1))
