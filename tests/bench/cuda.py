@@ -136,11 +136,9 @@ def training(x: np.ndarray) -> bool:
     parameters = replace(Parameters(contract="bedside", latent=4, capacity=4.0), epochs=2, cooldown=0)
     losses, seconds = {}, {}
     for name, capture in (("plain", False), ("captured", True)):
-        with tempfile.TemporaryDirectory() as folder:
-            start = time.perf_counter()
-            train.fit(x, x[:1000], parameters, Path(folder), torch.device("cuda"), capture=capture)
-            seconds[name] = time.perf_counter() - start
-            losses[name] = train.checkpoint_losses(Path(folder) / "checkpoint.safetensors")[-1]
+        start = time.perf_counter()
+        losses[name] = _last_losses(x, parameters, capture)
+        seconds[name] = time.perf_counter() - start
     print(f"two epochs of {len(x)} beats, seconds: {seconds}")
     print(f"losses: {losses}")
     ratio = losses["captured"]["reconstruction"] / losses["plain"]["reconstruction"]
@@ -150,15 +148,18 @@ def training(x: np.ndarray) -> bool:
 def stopped(x: np.ndarray) -> bool:
     """Train the segment's model for two epochs, at once and stopped after one: the same losses."""
     parameters = replace(defaults("arrhythmia", "by-beat"), epochs=2, cooldown=0)
-    found = [_last_losses(x, parameters, stop_after) for stop_after in ((None,), (1, None))]
+    found = [_last_losses(x, parameters, stop_after=stops) for stops in ((None,), (1, None))]
     print(f"two epochs at once and stopped after one, losses: {found}")
     return abs(found[0]["reconstruction"] / found[1]["reconstruction"] - 1) < LOSS_TOLERANCE
 
 
-def _last_losses(x: np.ndarray, parameters: Parameters, stop_after: Sequence[int | None]) -> dict[str, float]:
+def _last_losses(
+    x: np.ndarray, parameters: Parameters, capture: bool = True, stop_after: Sequence[int | None] = (None,)
+) -> dict[str, float]:
+    """Train on the GPU, in pieces that end after so many epochs in all; return the last epoch's losses."""
     with tempfile.TemporaryDirectory() as folder:
         for last in stop_after:
-            train.fit(x, x[:1000], parameters, Path(folder), torch.device("cuda"), last)
+            train.fit(x, x[:1000], parameters, Path(folder), torch.device("cuda"), last, capture)
         return train.checkpoint_losses(Path(folder) / "checkpoint.safetensors")[-1]
 
 
@@ -167,11 +168,7 @@ def dropout(x: np.ndarray) -> str:
     lines = ["| seed | plain | captured |", "|---:|---:|---:|"]
     for seed in SEEDS:
         parameters = replace(defaults("arrhythmia", "by-beat"), epochs=1, cooldown=0, seed=seed)
-        found = []
-        for capture in (False, True):
-            with tempfile.TemporaryDirectory() as folder:
-                train.fit(x, x[:1000], parameters, Path(folder), torch.device("cuda"), capture=capture)
-                found.append(train.checkpoint_losses(Path(folder) / "checkpoint.safetensors")[-1]["reconstruction"])
+        found = [_last_losses(x, parameters, capture)["reconstruction"] for capture in (False, True)]
         lines.append(f"| {seed} | {found[0]:.4f} | {found[1]:.4f} |")
     return "\n".join(lines)
 
