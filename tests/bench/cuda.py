@@ -179,7 +179,7 @@ def steps(there: str = "cuda", count: int = 300) -> str:
     for name, parameters in _models().items():
         found = []
         for precision in ("float32", "bfloat16"):
-            given = replace(parameters, precision=precision)  # type: ignore[arg-type]  # of the two there are
+            given = replace(parameters, precision=precision)
             x = torch.rand(given.batch, trial.lengths(given.dataset)[0], device=there)
             model, optimizer = train.begin(given, x.shape[1], torch.device(there))
             step = train.make_step(model, optimizer, given, x, capture=there == "cuda")
@@ -195,7 +195,7 @@ def steps(there: str = "cuda", count: int = 300) -> str:
 
 def _models() -> dict[str, Parameters]:
     by_beat = defaults("arrhythmia", "by-beat")
-    encoders = {f"ECG, {name.upper()}": replace(by_beat, encoder=name) for name in ("tcn", "cnn", "lstm")}  # type: ignore[arg-type]
+    encoders = {f"ECG, {name.upper()}": replace(by_beat, encoder=name) for name in ("tcn", "cnn", "lstm")}
     return {**encoders, "MNIST": defaults("mnist"), "CIFAR-10": defaults("cifar-10")}
 
 
