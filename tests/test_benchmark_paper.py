@@ -368,18 +368,24 @@ def test_a_table_of_which_nothing_is_computed_says_so(runs: Path) -> None:
         assert tables.NOTHING in scores and "table" not in scores
 
 
+@pytest.fixture
+def small_grid(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command's grid holds the small files alone."""
+    monkeypatch.setitem(images.RELEASES, "mnist", idx_files.known(images.RELEASES["mnist"], runs / "mnist"))
+    monkeypatch.setattr(paper_cli, "_base", BASE.__getitem__)
+    monkeypatch.setattr(cells, "DATASETS", ("mnist",))
+
+
 def _computing(runs: Path, out: Path, *options: str) -> int:
     """Run the command itself on the small files, with as little training as --quick asks for."""
     places = ["--data", str(runs), "--runs", str(out / "runs"), "--out", str(out), "--jobs", "1", "--device", "cpu"]
     return cli.main(["benchmark", "paper", "--quick", "--dataset", "mnist", "--anomaly", "9", *places, *options])
 
 
+@pytest.mark.usefixtures("small_grid")
 def test_the_command_computes_a_cell_and_does_not_what_the_tables_have(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(images.RELEASES, "mnist", idx_files.known(images.RELEASES["mnist"], runs / "mnist"))
-    monkeypatch.setattr(paper_cli, "_base", BASE.__getitem__)
-    monkeypatch.setattr(cells, "DATASETS", ("mnist",))
     assert _computing(runs, tmp_path) == 0
     (row,) = [one for one in tables.terms(results.read_csv(tmp_path / "cells-quick.csv")) if one["class"] == "9"]
     assert row["S, joint map"] > 0.9 and "Figure 12" in capsys.readouterr().out
@@ -391,12 +397,10 @@ def test_the_command_computes_a_cell_and_does_not_what_the_tables_have(
     assert (tmp_path / "figure-12-quick.png").read_bytes() == drawn
 
 
+@pytest.mark.usefixtures("small_grid")
 def test_one_command_trains_and_another_maps_what_is_trained_and_trains_nothing(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(images.RELEASES, "mnist", idx_files.known(images.RELEASES["mnist"], runs / "mnist"))
-    monkeypatch.setattr(paper_cli, "_base", BASE.__getitem__)
-    monkeypatch.setattr(cells, "DATASETS", ("mnist",))
     assert _computing(runs, tmp_path, "--train-only") == 0
     assert "1 of 1 cells are trained and encoded in" in capsys.readouterr().out
     assert not (tmp_path / "cells-quick.csv").exists()
