@@ -97,11 +97,11 @@ def run(args: argparse.Namespace, settings: Settings) -> None:
     grid = cells.grid(datasets, args.quick)
     asked = _asked(grid, args)
     before = results.read_csv(args.out / f"cells{'-quick' if args.quick else ''}.csv")
-    if not args.tables_only:
-        _compute(args, settings, asked, before, jobs, start)
+    computed = [] if args.tables_only else _compute(args, settings, asked, before, jobs, start)
     if args.train_only:
-        trained = sum(cells.done(args.runs / one.name, train_only=True) for one in asked)
-        print(f"{trained} of {len(asked)} cells are trained and encoded in {args.runs}; --map-only goes on with them")
+        trained = sum(cells.done(args.runs / one.name, train_only=True) for one in computed)
+        of_all = f"{trained} of {len(computed)} cells"
+        print(f"{of_all} are trained and encoded in {args.runs}; --map-only goes on with them")
         return
     made = [row for one in asked for row in results.saved_rows(one, args.runs / one.name)]
     rows = results.joined(made, before, grid)
@@ -132,8 +132,8 @@ def _compute(
     before: Sequence["Row"],
     jobs: int | None,
     start: float,
-) -> None:
-    """Compute cells; start: of the command, on the monotonic clock, which the budget counts from."""
+) -> Sequence["Experiment"]:
+    """Compute cells and return which; start: of the command, on the monotonic clock, which the budget counts from."""
     from training import train
     from training.benchmark.paper import cells, results
 
@@ -152,6 +152,7 @@ def _compute(
         whole_s = 60 * args.budget
         budget_s = max(0.0, whole_s - min(TABLES_S, whole_s / 4) - (time.monotonic() - start))
     cells.run(asked, base, data, args.runs, jobs, train.device(args.device), budget_s, args.train_only)
+    return asked
 
 
 def _asked(grid: Sequence["Experiment"], args: argparse.Namespace) -> list["Experiment"]:
