@@ -100,8 +100,7 @@ def plan(
         flush=True,
     )
     if on.type == "cuda" and not shared(on):
-        print("without NVIDIA's MPS models take turns on the GPU; start it (nvidia-cuda-mps-control -d) and delete")
-        print(f"{file} to try anew: docs/benchmark/README.md, On a GPU", flush=True)
+        print("without NVIDIA's MPS models take turns on the GPU; to start it: nvidia-cuda-mps-control -d", flush=True)
     if climbed.rates and (end is None or time.monotonic() < end):
         file.parent.mkdir(parents=True, exist_ok=True)
         train.write_atomically(file, json.dumps({**known, device: asdict(found)}, indent=1))
