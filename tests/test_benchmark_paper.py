@@ -8,12 +8,14 @@ import shutil
 import signal
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tqdm import tqdm
 
 from ecgwatch import cli
 from ecgwatch.beats import ImageContract
@@ -127,6 +129,25 @@ def test_a_killed_process_ends_the_command_and_the_others() -> None:
         cells._in_processes(_killed, others, 2, 2, None)
     # a child that the pool's own thread has waited for stays in the list for a moment
     assert all(wait([child.sentinel], timeout=60) for child in multiprocessing.active_children())
+
+
+def test_cells_in_processes_are_counted_and_their_epochs_said(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    two = [replace(CELL, seed=seed) for seed in (1, 2)]
+    for one, epochs in zip(two, (3, 17), strict=True):
+        (tmp_path / one.name).mkdir()
+        (tmp_path / one.name / "losses.csv").write_text("epoch,total\n" + "1,2\n" * epochs)
+    assert cells._in_processes(_bar_and_name, two, 2, 2, None, partial(cells._progress, two, tmp_path))
+    out, error = capfd.readouterr()  # of the processes too
+    assert sorted(out.split()) == sorted(one.name for one in two)
+    assert "2/2" in error and "epochs 3, 17" in error and "training" not in error
+
+
+def _bar_and_name(cell: Experiment) -> str:
+    for _ in tqdm(range(2), desc="training"):
+        pass
+    return cell.name
 
 
 def _killed(cell: Experiment) -> str:
@@ -406,6 +427,8 @@ def test_one_command_trains_and_another_maps_what_is_trained_and_trains_nothing(
     assert _computing(runs, tmp_path, "--train-only") == 0
     assert "1 of 1 cells are trained and encoded in" in capsys.readouterr().out
     assert not (tmp_path / "cells-quick.csv").exists()
+    assert _computing(runs, tmp_path, "--map-only", "--anomaly", "8") == 78
+    assert "holds none of these cells trained; --train-only trains them" in capsys.readouterr().err
     monkeypatch.setattr(placement, "prepare", lambda *given: pytest.fail("trained again"))
     assert _computing(runs, tmp_path, "--map-only", "--anomaly", "8", "9") == 0
     assert {row.anomaly for row in results.read_csv(tmp_path / "cells-quick.csv")} == {"9"}

@@ -8,19 +8,22 @@ the others read or map, a core each.
 """
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import partial
+from functools import partial, partialmethod
 from multiprocessing import active_children, get_context
 from pathlib import Path
+from threading import RLock
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from ecgwatch.errors import ConfigError, DataError
 from training.benchmark import placement, placements
@@ -45,6 +48,7 @@ DATASETS = ("arrhythmia", "mnist", "fashion-mnist", "cifar-10", "small-norb")
 JOINT, JOINT_Z = "joint map", "joint map of z"
 WAYS = {name: placements.WAYS[name] for name in (JOINT, "latent neighbours", "virtual peers")}
 EXAMPLES = 4  # of each kind, for figure 6
+LOOK_S = 2.0  # between two looks at how far the cells are
 
 
 def grid(datasets: Sequence[str] = DATASETS, quick: bool = False) -> list[Experiment]:
@@ -126,7 +130,7 @@ def run(
         for one in waiting:
             print(steps(one), flush=True)
     else:
-        in_time = _in_processes(steps, waiting, at_once, plan.training, end)
+        in_time = _in_processes(steps, waiting, at_once, plan.training, end, partial(_progress, untrained, runs))
     left = sum(not done(runs / one.name, train_only) for one in wanted)
     if not in_time:
         print(f"the budget is used up: {left} of {len(wanted)} cells are left; the same command goes on", flush=True)
@@ -134,21 +138,34 @@ def run(
 
 
 def _in_processes(
-    steps: Callable[[Experiment], str], waiting: Sequence[Experiment], at_once: int, training: int, end: float | None
+    steps: Callable[[Experiment], str],
+    waiting: Sequence[Experiment],
+    at_once: int,
+    training: int,
+    end: float | None,
+    progress: Callable[[], str] = str,
 ) -> bool:
     """Do cells in so many processes, of which so many train at once, and say what became of each.
 
-    Returns whether all of it was done before `end`, on the monotonic clock; what is then in progress ends.
+    progress: what is said beside the bar. Returns whether all of it was done before `end`, on the monotonic clock; what
+    is then in progress ends.
     """
     context = get_context("spawn")
     pool = ProcessPoolExecutor(at_once, context, _begin, (context.Semaphore(training),))
     try:
-        asked = [pool.submit(steps, one) for one in waiting]
-        for one in as_completed(asked, None if end is None else max(0.0, end - time.monotonic())):
-            print(one.result(), flush=True)
+        pending = {pool.submit(steps, one) for one in waiting}
+        with tqdm(total=len(pending), unit="cell") as bar:
+            while pending:
+                left_s = math.inf if end is None else end - time.monotonic()
+                if left_s <= 0:
+                    return False
+                finished, pending = wait(pending, min(LOOK_S, left_s), FIRST_COMPLETED)
+                for one in finished:
+                    with bar.external_write_mode():
+                        print(one.result(), flush=True)
+                    bar.update()
+                bar.set_postfix_str(progress())
         return True
-    except TimeoutError:
-        return False
     except BrokenProcessPool:
         raise ConfigError(
             f"one of {at_once} processes was killed, for want of memory perhaps: try a smaller --jobs; the same "
@@ -161,12 +178,22 @@ def _in_processes(
             process.join()
 
 
+def _progress(cells: Sequence[Experiment], runs: Path) -> str:
+    """Return how many epochs the models in training have seen: "epochs 3, 17"."""
+    files = [runs / one.name / "losses.csv" for one in cells if not done(runs / one.name, train_only=True)]
+    epochs = [file.read_text(encoding="utf-8").count("\n") - 1 for file in files if file.exists()]
+    return f"epochs {', '.join(map(str, epochs))}" if epochs else ""
+
+
 _turn: AbstractContextManager[Any] | None = None  # to train: of a pool's processes
 
 
 def _begin(turn: AbstractContextManager[Any]) -> None:
+    """Begin a process of the pool; its bars are off: several on one line would be none."""
     global _turn
     torch.set_num_threads(1)
+    tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
+    tqdm.set_lock(RLock())  # its own is shared among processes, and stays behind one that is ended
     _turn = turn
 
 

@@ -84,7 +84,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, settings: Settings) -> None:
     """Compute what is missing, then write tables, pictures and the report; of --train-only, how far it is.
 
-    Raises ConfigError where an option asks for what the grid has not, DataError where there is nothing to show.
+    Raises ConfigError where an option asks for what the grid or --runs has not, DataError where there is nothing to
+    show.
     """
     start = time.monotonic()
     from training.benchmark.paper import cells, report, results
@@ -145,6 +146,10 @@ def _compute(
         print(f"{len(there)} cells stand in {args.out} already; {len(asked)} are asked for", flush=True)
     if args.map_only:
         asked = [one for one in asked if cells.done(args.runs / one.name, train_only=True)]
+        if not asked:
+            raise ConfigError(
+                f"--map-only: --runs {args.runs} holds none of these cells trained; --train-only trains them"
+            )
     base = {name: _base(name) for name in cells.DATASETS if name in CLASSES}
     data = args.data or Path(settings.data.directory)
     budget_s = None
