@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from ecgwatch import kafka, messages, patients
+from ecgwatch import cluster, kafka, messages, patients
 from ecgwatch.batch import Record
 from ecgwatch.beats import Bedside
 from ecgwatch.config import Settings
@@ -72,7 +72,7 @@ class Baselines:
         try:
             kept, self._heard[partition] = _read(self._settings, partition)
         except KafkaException:
-            kafka.check_partitions(self._consumer, self._settings)  # the beats' may have been added to
+            cluster.check_partitions(self._consumer, self._settings)  # the beats' may have been added to
             raise
         self._consumer.assign([TopicPartition(self._topic, number, at) for number, at in self._heard.items()])
         read = {
@@ -211,7 +211,7 @@ def _find(settings: Settings, patient: str) -> dict[int, list[messages.LeadBasel
 
     Raises DataError where none does.
     """
-    kafka.wait_for_broker(settings)
+    cluster.wait_for_broker(settings)
     topic = settings.topics.baselines
     found = {}
     try:

@@ -25,7 +25,7 @@ from ecgwatch.batch import Outcome, PatientPartitions, Received, Rules, process
 from ecgwatch.beats import Bedside
 from ecgwatch.config import Settings
 from ecgwatch.errors import EcgwatchError, ScoringError
-from ecgwatch.kafka import Partition
+from ecgwatch.group import Group, Offsets, Partition
 from ecgwatch.logs import log
 from ecgwatch.messages import CONTENT_TYPE
 from ecgwatch.output import Publisher
@@ -60,7 +60,7 @@ class Batches:
         self._rules = rules
         self._publisher = publisher
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="score")
-        self._group = kafka.Group(settings)
+        self._group = Group(settings)
         contract = rules.bundle.manifest.contract
         self._baselines = Baselines(settings, contract) if isinstance(contract, Bedside) else None
         self._scoring = asyncio.Lock()
@@ -240,7 +240,7 @@ class Batches:
         if first < found and await self._ask(what, self._group.holds_record, topic, number, first, found):
             raise ScoringError(f"the Kafka client skipped records of partition {number} at offset {first}")
 
-    async def _offsets(self, partition: Partition) -> kafka.Offsets:
+    async def _offsets(self, partition: Partition) -> Offsets:
         what = f"the offsets of partition {partition[1]}"
         return (await self._ask(what, self._group.offsets, [TopicPartition(*partition)]))[partition]
 

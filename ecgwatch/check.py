@@ -7,7 +7,7 @@ from confluent_kafka import KafkaException
 
 from ecgwatch.config import Settings
 from ecgwatch.errors import StuckError
-from ecgwatch.kafka import Group, Offsets, Partition
+from ecgwatch.group import Group, Offsets, Partition
 from ecgwatch.watchdog import MARGIN_S
 
 LOOK_S = 0.5

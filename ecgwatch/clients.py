@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from ecgwatch import kafka
+from ecgwatch import cluster, kafka
 from ecgwatch.config import Settings
 from ecgwatch.errors import BrokerError
 from ecgwatch.logs import log, printable
@@ -116,7 +116,7 @@ def alerts(settings: Settings, *, from_beginning: bool = False) -> Iterator[Aler
     what was written meanwhile comes then.
     """
     topic = settings.topics.alerts
-    kafka.wait_for_broker(settings)
+    cluster.wait_for_broker(settings)
     errors = kafka.Errors()
     options = {
         "group.id": settings.kafka.client_id,  # demanded by librdkafka, not used: partitions are assigned here
@@ -196,7 +196,7 @@ def _publish(
 ) -> int:
     """Publish each beat at its time, seconds from now; return when the broker has acknowledged all."""
     topic = settings.topics.beats
-    kafka.wait_for_broker(settings)
+    cluster.wait_for_broker(settings)
     errors = kafka.Errors()
     refused: list[KafkaError] = []
     producer = Producer(kafka.producer_settings(settings) | {"linger.ms": 5, "error_cb": errors})

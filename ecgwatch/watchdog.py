@@ -24,7 +24,7 @@ from confluent_kafka import KafkaException
 
 from ecgwatch.config import Settings
 from ecgwatch.errors import AccessError, BrokerError, StuckError
-from ecgwatch.kafka import Group, Offsets, Partition
+from ecgwatch.group import Group, Offsets, Partition
 from ecgwatch.logs import log
 
 INTERVAL_S = 1.0

@@ -34,12 +34,13 @@ from mode.utils.queues import ThrowableQueue
 from threadpoolctl import threadpool_limits
 
 from ecgwatch import bundle as bundles
-from ecgwatch import config, kafka, logs
+from ecgwatch import cluster, config, kafka, logs
 from ecgwatch.batch import Rules
-from ecgwatch.batches import Batches, Partition, retrieved
+from ecgwatch.batches import Batches, retrieved
 from ecgwatch.beats import Bedside
 from ecgwatch.config import Settings
 from ecgwatch.errors import AccessError, BrokerError, ConfigError, EcgwatchError
+from ecgwatch.group import Partition
 from ecgwatch.logs import log
 from ecgwatch.output import Publisher
 from ecgwatch.scorer import Scorer
@@ -64,10 +65,10 @@ def run(settings: Settings, make_scorer: Callable[..., Scorer] = Scorer) -> int:
     # BLAS would spread the resampling's small products over all cores and spin there: up to three times the CPU
     with stop.on_signals(), threadpool_limits(settings.model.threads or None, user_api="blas"):
         rules = _rules(settings, make_scorer)
-        kafka.wait_for_broker(settings, lambda: stop.requested)
+        cluster.wait_for_broker(settings, lambda: stop.requested)
         if not stop.requested:
-            kafka.require_topics(settings, isinstance(rules.bundle.manifest.contract, Bedside))
-            kafka.wait_for_group(settings, lambda: stop.requested)
+            cluster.require_topics(settings, isinstance(rules.bundle.manifest.contract, Bedside))
+            cluster.wait_for_group(settings, lambda: stop.requested)
         if not stop.requested:
             _say_start(settings, rules)
             watchdog.start()
@@ -208,7 +209,7 @@ def _gave_up(settings: Settings, reason: BaseException) -> EcgwatchError:
     number = getattr(reason, "errno", None)  # aiokafka's numbers are Kafka's own
     said = f"the Kafka client gave up: {type(reason).__name__}: {reason}"
     if number == KafkaError.INVALID_SESSION_TIMEOUT:
-        asked, taken = settings.kafka.session_timeout_s, kafka.session_limits(settings)
+        asked, taken = settings.kafka.session_timeout_s, cluster.session_limits(settings)
         return ConfigError(f"[kafka] session_timeout_s = {asked:g}: the broker takes {taken}")
     if number == KafkaError.INCONSISTENT_GROUP_PROTOCOL:
         return BrokerError(

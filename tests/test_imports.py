@@ -29,6 +29,8 @@ ORDER = [
     "batch",
     "broker",
     "kafka",
+    "group",
+    "cluster",
     "baselines",
     "output",
     "batches",

@@ -4,7 +4,7 @@ import queue
 
 from ecgwatch.broker import embedded_broker
 from ecgwatch.config import Kafka, Settings, Worker
-from ecgwatch.kafka import Offsets
+from ecgwatch.group import Offsets
 from ecgwatch.watchdog import Progress, Watchdog
 
 HERE = ("beats", 0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
-from ecgwatch import config, kafka
+from ecgwatch import cluster, config
 from ecgwatch.config import Settings
 from ecgwatch.errors import BrokerError
 from ecgwatch.messages import CONTENT_TYPE, MSGPACK, encode_beats
@@ -123,6 +123,6 @@ def test_a_coordinator_at_an_address_that_leads_nowhere_is_said_and_ends_the_wor
                 topics=config.Topics(beats=site.beats),
             )
             with pytest.raises(BrokerError, match=r"does not tell the offsets of group .* advertised.listeners"):
-                kafka.wait_for_group(settings)
+                cluster.wait_for_group(settings)
     finally:
         broker.kill()
