@@ -13,7 +13,6 @@ from ecgwatch.beats import bedside_parts
 from training.export import check_parity, to_onnx
 from training.models import (
     MOST_DRAWN,
-    TCN,
     BedsideVAE,
     BetaVAE,
     Serving,
@@ -26,6 +25,7 @@ from training.models import (
     unit_latents,
     with_made_up_ectopics,
 )
+from training.networks import TCN
 from training.parameters import defaults
 
 torch.set_num_threads(1)

@@ -59,7 +59,7 @@ class Parameters:
     rr_window: Literal["past", "centred"] = (
         "past"  # or centred: the original's median RR, which looks 5 s ahead (parity)
     )
-    latent: int = 10  # open in the paper; see training/models.py
+    latent: int = 10  # open in the paper; see training/networks.py
     filters: int = 64  # of the TCN (table 3)
     # weights before training. glorot: uniform, biases zero, Keras's default; of images, where it brings MNIST nearer to
     # the paper's (docs/benchmark/README.md), whose table 3 uses the words of a Keras package
