@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.benchmark import pictures, tables
-from training.benchmark.placement import Experiment
+from training.benchmark.placement import FULL, QUICK, Experiment
 from training.benchmark.rows import read_csv, write_csv
 from training.text import write_page
 
@@ -29,7 +29,8 @@ def write(out: Path, saved: Sequence[tables.Saved], order: Sequence[Experiment],
     for figure, name in tables.FIGURES.items():
         parts.append(f"## {name}\n\n{tables.markdown(rows, figure)}")
         pictures.ways(out / f"{figure}{suffix}.png", rows, figure, name)
-    parts.append(f"## Virtual peers against the joint map and latent neighbours\n\n{tables.comparison(differences)}")
+    compared = tables.comparison(differences, (QUICK if quick else FULL).references)
+    parts.append(f"## Virtual peers against the joint map and latent neighbours\n\n{compared}")
     parts.append(f"## Alpha without labels\n\n{tables.alpha_gap(rows)}")
     parts.append(f"## Training\n\n{tables.training(rows)}")
     for one in saved:

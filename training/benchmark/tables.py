@@ -226,8 +226,11 @@ def _of_dataset(rows: Iterable[Row], dataset: str, figure: str) -> str:
     return markdown_table(lines)
 
 
-def comparison(differences: Sequence[Difference]) -> str:
-    """Return how far our placement is above the joint map and above latent neighbours at k = 1, with 95 % intervals."""
+def comparison(differences: Sequence[Difference], references: int) -> str:
+    """Return how far our placement is above the joint map and above latent neighbours at k = 1, with 95 % intervals.
+
+    references: in the map, where it does not have all.
+    """
     at_one = {(_task(one), one.way, one.against, one.term): one for one in differences if one.k == 1}
     lines = [
         [
@@ -240,9 +243,9 @@ def comparison(differences: Sequence[Difference]) -> str:
     ]
     lines.append(["---", "---", "---:", "---:"] + ["---"] * 4)
     for task in dict.fromkeys(map(_task, differences)):
-        for way, plain, references in ((OURS, LATENT, "5,000"), (OURS_ALL, LATENT_ALL, "all")):
+        for way, plain, held in ((OURS, LATENT, f"{references:,}"), (OURS_ALL, LATENT_ALL, "all")):
             cells = [_said(at_one.get((task, way, against, term))) for against in (JOINT, plain) for term in "DS"]
-            lines.append([*map(str, task), references, *cells])
+            lines.append([*map(str, task), held, *cells])
     return markdown_table(lines)
 
 
