@@ -27,7 +27,7 @@ from ecgwatch.config import Settings
 from ecgwatch.errors import EcgwatchError, ScoringError
 from ecgwatch.group import Group, Offsets, Partition
 from ecgwatch.logs import log
-from ecgwatch.messages import CONTENT_TYPE
+from ecgwatch.messages import CONTENT_TYPE, MSGPACK
 from ecgwatch.output import Publisher
 
 UNACKNOWLEDGED = 4  # batches
@@ -173,6 +173,7 @@ class Batches:
         if self._baselines is None:
             return
         try:
+            self._baselines.hear()  # who was reset since the last batch is not to be saved as they were
             if records := self._baselines.unsaved():
                 await self._publisher.publish(records)
         except Exception as error:  # noqa: BLE001 - whatever it is, the process ends with it
@@ -293,6 +294,8 @@ def _process(records: Sequence[Any], rules: Rules, baselines: Baselines | None) 
 
 def _received(record: Any) -> Received:
     content_type = None
+    if record.headers is None and not (record.value or b"").lstrip().startswith(b"{"):
+        content_type = MSGPACK  # its headers cannot be read: the value itself tells
     for name, value in record.headers or ():
         if name == CONTENT_TYPE and value is not None:  # Kafka allows a header without value
             content_type = value.decode("utf-8", "replace")

@@ -162,14 +162,15 @@ def _denied(settings: Settings, operation: AclOperation, resource: str) -> Acces
 
 def _create(admin: AdminClient, settings: Settings, names: list[str]) -> None:
     topics = settings.topics
-    new = [
-        NewTopic(name, topics.partitions, topics.replication, config=COMPACTED if name == topics.baselines else {})
-        for name in names
-    ]
-    for name, future in admin.create_topics(new, operation_timeout=CREATE_TIMEOUT_S).items():
+    new = {name: NewTopic(name, topics.partitions, topics.replication) for name in names}
+    if topics.baselines in new:  # a typical beat lies in the partition of its patient's beats
+        known = admin.list_topics(timeout=kafka.REQUEST_TIMEOUT_S).topics
+        count = max(topics.partitions, len(known[topics.beats].partitions) if topics.beats in known else 0)
+        new[topics.baselines] = NewTopic(topics.baselines, count, topics.replication, config=COMPACTED)
+    for name, future in admin.create_topics([*new.values()], operation_timeout=CREATE_TIMEOUT_S).items():
         try:
             future.result(timeout=CREATE_TIMEOUT_S)
-            log.info("created topic %s: %d partitions, %d copies", name, topics.partitions, topics.replication)
+            log.info("created topic %s: %d partitions, %d copies", name, new[name].num_partitions, topics.replication)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another worker was quicker
                 raise BrokerError(f"topic {name} could not be created: {kafka.words(error.args[0])}") from None

@@ -1,9 +1,10 @@
 """A consumer group as one sees it from outside: offsets, lag, members."""
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from confluent_kafka import Consumer, ConsumerGroupState, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupState, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, ConsumerGroupDescription
 
 from ecgwatch import kafka
@@ -124,6 +125,30 @@ class Group:
                 return False
             raise KafkaException(error)
         return int(message.offset() or 0) < end
+
+    def read(self, starts: Mapping[Partition, int], most: int) -> dict[Partition, list[Message]]:
+        """Return the records of each partition from an offset on, at most so many.
+
+        What does not answer within REQUEST_TIMEOUT_S is not waited for. Raises KafkaException.
+        """
+        found: dict[Partition, list[Message]] = {partition: [] for partition in starts}
+        wanted = set(starts)
+        end = time.monotonic() + kafka.REQUEST_TIMEOUT_S
+        self._consumer.assign([TopicPartition(*partition, offset) for partition, offset in starts.items()])
+        try:
+            while wanted and (left_s := end - time.monotonic()) > 0:
+                if (message := self._consumer.poll(left_s)) is None:
+                    break
+                partition = message.topic() or "", message.partition() or 0
+                if (error := message.error()) is None and partition in wanted:
+                    found[partition].append(message)
+                elif error is not None and error.code() != KafkaError._PARTITION_EOF:
+                    raise KafkaException(error)
+                if error is not None or len(found[partition]) >= most:
+                    wanted.discard(partition)
+        finally:
+            self._consumer.unassign()
+        return found
 
     def members(self) -> dict[str, set[int]]:
         """Return the members, "client id at host", with the numbers of their partitions; raises KafkaException."""

@@ -72,6 +72,8 @@ def reader_settings(settings: Settings) -> dict[str, Any]:
         "enable.auto.commit": False,
         "enable.partition.eof": True,
         "auto.offset.reset": "earliest",
+        # as Faust's client: read_committed, the default, ends a partition before a transaction that is still open
+        "isolation.level": "read_uncommitted",
         "error_cb": lambda error: None,
     }
 
@@ -85,6 +87,7 @@ def producer_settings(settings: Settings) -> dict[str, Any]:
         "message.timeout.ms": 0,  # an outage may last: waiting is the worker's decision, not the client's
         "message.max.bytes": 100_000_000,  # the broker's own limit decides
         "linger.ms": 1,  # of a batch its records share requests; at 0 each would be sent alone
+        "batch.size": 131_072,  # a topic may take less at once than the default, 1 MB; a larger record travels alone
     }
 
 

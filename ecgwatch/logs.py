@@ -33,6 +33,7 @@ def set_up(settings: Logs, stream: TextIO | None = None) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.DEBUG if settings.level == "debug" else logging.WARNING)
     log.setLevel(settings.level.upper())
+    logging.getLogger("aiokafka.conn").setLevel(logging.INFO)  # its debug lines hold the password of SASL
     logging.captureWarnings(True)
 
 

@@ -32,10 +32,15 @@ class Publisher:
     async def publish(self, records: Sequence[Record]) -> None:
         """Publish records and return when the broker has acknowledged all of them.
 
-        A dead letter that the broker takes for too large is published again, cut. Waits as long as no broker answers.
-        Raises AccessError or BrokerError where the broker refuses one.
+        What the broker takes for too large is published again, alone, and a dead letter then cut. Waits as long as no
+        broker answers. Raises AccessError or BrokerError where the broker refuses one.
         """
-        refused = await self._deliver(records)
+        refused = []
+        for record, error in await self._deliver(records):
+            if error.code() == KafkaError.MSG_SIZE_TOO_LARGE and len(records) > 1:  # it may be those it travelled with
+                refused += await self._deliver([record])
+            else:
+                refused.append((record, error))
         if any(error.code() == KafkaError._UNKNOWN_PARTITION for _, error in refused):
             with suppress(KafkaException):
                 await asyncio.to_thread(self._producer.list_topics, timeout=kafka.REQUEST_TIMEOUT_S)

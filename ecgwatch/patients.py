@@ -282,7 +282,8 @@ def _follow(patient: Patient, moved: np.ndarray, deviation: float, window: np.nd
 
 def _keep(patient: Patient, window: np.ndarray, contract: Bedside) -> None:
     if patient.count % patient.stride == 0:
-        patient.pending.append(window[contract.spare : contract.spare + contract.samples])
+        # a copy: a view would keep the windows of its whole batch
+        patient.pending.append(window[contract.spare : contract.spare + contract.samples].copy())
     if len(patient.pending) > PENDING:
         patient.pending, patient.stride = patient.pending[::2], patient.stride * 2
 

@@ -23,8 +23,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+import confluent_kafka
 import faust
-from confluent_kafka import KafkaError
+from aiokafka import ConsumerRecord
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from faust.auth import SASLCredentials, SSLCredentials
 from faust.sensors import Monitor
 from faust.transport.drivers.aiokafka import Consumer
@@ -40,7 +42,7 @@ from ecgwatch.batches import Batches, retrieved
 from ecgwatch.beats import Bedside
 from ecgwatch.config import Settings
 from ecgwatch.errors import AccessError, BrokerError, ConfigError, EcgwatchError
-from ecgwatch.group import Partition
+from ecgwatch.group import Group, Partition
 from ecgwatch.logs import log
 from ecgwatch.output import Publisher
 from ecgwatch.scorer import Scorer
@@ -51,6 +53,7 @@ MAX_BATCH_BYTES = 4 * 1024 * 1024
 CRASH_CHECK_S = 0.5
 FETCH_EVERY_S = 0.005  # under load; a fetch costs worker and broker as much CPU as several beats
 NEVER_S = 86_400.0
+ODD_AGAIN_S = 60.0
 
 
 def run(settings: Settings, make_scorer: Callable[..., Scorer] = Scorer) -> int:
@@ -240,13 +243,20 @@ class _Consumer(Consumer):
     """
 
     _next_fetch = 0.0
+    _odd_said = -ODD_AGAIN_S
+    _handed_on: tuple[int, dict[TP, int]] = -1, {}  # of a generation of the group: where each partition goes on
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:
         """Yield what a fetch brought, a message per partition; its value: aiokafka's records, its offset: the last."""
         await asyncio.sleep(max(0.0, self._next_fetch - time.monotonic()))
-        fetched, active = await self._wait_next_records(timeout)
+        try:
+            fetched, active = await self._wait_next_records(timeout)
+        except UnicodeDecodeError:
+            fetched, active = await self._read_otherwise(), None
         self._next_fetch = time.monotonic() + FETCH_EVERY_S
         generation = self.app.consumer_generation_id  # asked for before a rebalance, it may hold what came after it
+        if generation != self._handed_on[0]:
+            self._handed_on = generation, {}
         if not fetched or self.should_stop:
             return
         if not self.flow_active:  # a rebalance began meanwhile
@@ -259,7 +269,60 @@ class _Consumer(Consumer):
             if not self.flow_active or generation != self.app.consumer_generation_id:
                 return
             if active is None or tp in active:
+                self._handed_on[1][TP(*tp)] = records[-1].offset + 1
                 yield TP(*tp), _together(TP(*tp), records, generation)
+
+    async def _read_otherwise(self) -> dict[TP, list[ConsumerRecord]]:
+        """Return what follows in every partition, read by confluent-kafka, without headers.
+
+        aiokafka cannot read a record with a header whose name is no UTF-8. It ends there each time, and has lost what
+        else that fetch brought.
+        """
+        generation, settings = self.app.consumer_generation_id, cast(_App, self.app).settings
+        handed_on = self._handed_on[1] if self._handed_on[0] == generation else {}
+        starts = {TP(*tp): handed_on.get(TP(*tp)) for tp in self.assignment()}
+        try:
+            found = await asyncio.to_thread(_read, settings, starts)
+        except KafkaException as error:
+            log.warning("beats wait for their records: %s", kafka.problem(settings, error.args[0]))
+            await asyncio.sleep(CRASH_CHECK_S)
+            return {}
+        for tp, (start, records) in found.items():
+            # not `seek`, which also notes these records as read, so that Faust would drop them
+            await self._seek(tp, records[-1].offset + 1 if records else start)
+        if time.monotonic() - self._odd_said >= ODD_AGAIN_S:
+            self._odd_said = time.monotonic()
+            log.warning(
+                "a header's name is no UTF-8 in a record at or after %s; records there are read without headers",
+                ", ".join(f"offset {start} of partition {tp.partition}" for tp, (start, _) in sorted(found.items())),
+            )
+        return {tp: records for tp, (_, records) in found.items() if records}
+
+
+def _read(settings: Settings, starts: Mapping[TP, int | None]) -> dict[TP, tuple[int, list[ConsumerRecord]]]:
+    """Return where each partition was read from, and its records as aiokafka hands them on; None: where the group is.
+
+    Raises KafkaException.
+    """
+    group = Group(settings)
+    try:
+        unknown = group.offsets(TopicPartition(*tp) for tp, start in starts.items() if start is None)
+        known = {(tp.topic, tp.partition): start for tp, start in starts.items() if start is not None}
+        known |= {partition: seen.next for partition, seen in unknown.items()}
+        found = group.read(known, settings.worker.max_batch)
+    finally:
+        group.close()
+    return {TP(*partition): (start, [*map(_record, found[partition])]) for partition, start in known.items()}
+
+
+def _record(message: confluent_kafka.Message) -> ConsumerRecord:
+    """Return a record, with None for its headers.
+
+    Of a header whose name is no UTF-8 confluent-kafka (2.16) makes a tuple that holds a null pointer.
+    """
+    kind, timestamp_ms = message.timestamp()
+    place = message.topic() or "", message.partition() or 0, message.offset() or 0
+    return ConsumerRecord(*place, timestamp_ms, kind, message.key(), message.value(), None, -1, -1, cast(Any, None))
 
 
 def _together(tp: TP, records: Sequence[Any], generation: int) -> ConsumerMessage:
@@ -345,6 +408,7 @@ def _batch(first: EventT, room: WaitingRoom, most: int, generation: int) -> list
 
 class _App(faust.App):
     logger = logging.getLogger("faust.app")
+    settings: Settings
 
     def FlowControlQueue(self, maxsize: int | None = None, *, clear_on_resume: bool = False) -> WaitingRoom:
         return WaitingRoom(
@@ -396,6 +460,7 @@ def build_app(settings: Settings, batches: Batches, watchdog: Watchdog, folder: 
         key_serializer="raw",
         value_serializer="raw",
     )
+    app.settings = settings
     cast(Any, app.transport).Consumer = _Consumer
     # acks=False: `batches` commits; Faust would remember every gap between offsets for ever
     topic = app.topic(settings.topics.beats, acks=False, key_serializer="raw", value_serializer="raw")

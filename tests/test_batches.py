@@ -311,7 +311,6 @@ def test_what_was_learned_and_cannot_be_saved_ends_all_and_names_nobody(play, mo
     ("headers", "form"),
     [
         ([], None),
-        (None, None),
         ([(CONTENT_TYPE, None)], None),
         ([("trace", None), (CONTENT_TYPE, MSGPACK.encode())], MSGPACK),
         ([(CONTENT_TYPE, b"\xff")], "�"),
@@ -319,4 +318,12 @@ def test_what_was_learned_and_cannot_be_saved_ends_all_and_names_nobody(play, mo
 )
 def test_the_content_type_is_that_of_the_header_and_none_without_a_value(headers, form):
     message = SimpleNamespace(topic="t", partition=0, offset=1, key=b"k", value=b"v", headers=headers)
+    assert under_test._received(message).content_type == form
+
+
+@pytest.mark.parametrize(
+    ("value", "form"), [(b' {"version":1}', None), (b"\x83", MSGPACK), (b"", MSGPACK), (None, MSGPACK)]
+)
+def test_where_headers_could_not_be_read_the_value_tells_its_form(value, form):
+    message = SimpleNamespace(topic="t", partition=0, offset=1, key=b"k", value=value, headers=None)
     assert under_test._received(message).content_type == form

@@ -51,6 +51,14 @@ def test_lines_below_the_level_are_left_out(stream: io.StringIO):
     assert stream.getvalue() == ""
 
 
+def test_no_level_shows_what_a_client_says_to_the_broker_a_password_for_one():
+    stream = io.StringIO()
+    logs.set_up(Logs(level="debug"), stream)
+    for library in ("aiokafka.conn", "aiokafka.consumer"):
+        logging.getLogger(library).debug("request")
+    assert stream.getvalue().endswith("DEBUG aiokafka.consumer: request\n") and stream.getvalue().count("\n") == 1
+
+
 def test_a_library_that_repeats_itself_100_000_times_is_one_line(stream: io.StringIO):
     library = logging.getLogger("aiokafka.conn")
     for number in range(100_000):

@@ -226,6 +226,11 @@ class TestFollowing:
         assert prepared.known == ("learned", "learned")
         assert deviations[0] < 0.05 < 0.1 < deviations[1]
 
+    def test_who_is_being_learned_keeps_nothing_of_the_batches_but_the_windows(self):
+        patients: Patients = {}
+        feed(patients, [beat(n) for n in range(10)])
+        assert {window.base is None for window in lead(patients).pending} == {True}
+
     def test_a_new_shape_that_ends_before_the_learning_time_does_is_forgotten(self):
         patients = learned()
         most = LEAVING + LEARNING - 30

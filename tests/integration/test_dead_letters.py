@@ -14,7 +14,8 @@ from ecgwatch.errors import MessageError
 from ecgwatch.messages import CONTENT_TYPE, JSON, MSGPACK, Beat, decode_beats, encode_beats
 from ecgwatch.patients import prepare
 from tests.integration.conftest import Cluster
-from tests.integration.traffic import Site, templates
+from tests.integration.kafka_server import create_topic
+from tests.integration.traffic import Site, templates, until
 
 pytestmark = pytest.mark.kafka
 
@@ -137,6 +138,15 @@ def passed(kafka: Cluster, tmp_path_factory: pytest.TempPathFactory):
         site.all_committed(60)
         assert worker.stop()[0] == 0
         yield site, sent, dead_letters(site), worker.log
+
+
+def test_dead_letters_that_the_topic_takes_one_by_one_alone_arrive_whole(site: Site):
+    site.dead_letters = create_topic(site.brokers, f"{site.dead_letters}-small", 6, **{"max.message.bytes": "70000"})
+    worker = site.worker().ready()
+    send(site, [Payload(b"patient", bytes(60_000), None)] * 10)
+    until(lambda: len(site.read(site.dead_letters)) == 10, 20, "the dead letters are there")
+    assert {len(letter.value() or b"") for letter in site.read(site.dead_letters)} == {60_000}
+    assert worker.stop()[0] == 0
 
 
 def test_the_payloads_hold_many_of_each_kind():

@@ -111,16 +111,39 @@ def test_a_patient_given_to_another_worker_of_the_group_takes_the_typical_beat_a
     assert_same(scores(site), expected)
 
 
+def reset(site: Site, patient: str) -> None:
+    """Run `ecgwatch baseline reset` and wait until its record is there."""
+    command = [sys.executable, "-m", "ecgwatch", "baseline", "reset", patient]
+    done = subprocess.run(command, env=site.environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    until(lambda: site.read(site.baselines)[-1].value() is None, 20, "the record without a value is there")
+
+
+def test_a_reset_is_not_undone_by_a_worker_that_stops_before_the_next_beat(site: Site, beats: list[Beat]):
+    mine = [one for one in beats if one.patient == "bed-100"]
+    worker = site.worker().ready()
+    send(site, mine[:150])
+    site.all_committed()
+    send(site, mine[150:160])  # learned, and not saved yet
+    site.all_committed()
+    reset(site, "bed-100")
+    # what was written reaches those who listen within milliseconds; a second worker takes its place in more
+    second = site.worker().ready()
+    assert worker.stop()[0] == 0
+    assert site.read(site.baselines)[-1].value() is None
+    send(site, mine[160:170])
+    site.all_committed()
+    assert scores(site)[mine[160].id].baseline == "none"
+    assert second.stop()[0] == 0
+
+
 def test_a_patient_who_is_reset_is_learned_again_from_the_next_beat(site: Site, beats: list[Beat]):
     mine = [one for one in beats if one.patient == "bed-100"]
     worker = site.worker().ready()
     send(site, mine[:200])
     site.all_committed()
     until(lambda: len(site.read(site.baselines)) > 0, 20, "the patient is saved")
-    command = [sys.executable, "-m", "ecgwatch", "baseline", "reset", "bed-100"]
-    done = subprocess.run(command, env=site.environment, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    until(lambda: site.read(site.baselines)[-1].value() is None, 20, "the record without a value is there")
+    reset(site, "bed-100")
     # who has just taken a partition begins to hear within a second or so: beats of somebody else until it has
     others = iter([one for one in beats if one.patient != "bed-100"])
 

@@ -1,12 +1,15 @@
 """Whatever stands on the beat topic: scored or on the dead-letter topic, and the worker goes on."""
 
+import asyncio
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from confluent_kafka import Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
@@ -138,6 +141,41 @@ def test_the_good_beats_of_a_message_with_a_bad_one_are_scored_and_the_bad_one_i
     (letter,) = outbox.answered().values()
     assert headers(letter)["ecgwatch-error"].startswith("beat 1: ")
     assert [id_ for id_ in ward.scored() if id_.startswith("partly/")] == [good.id, other.id]
+
+
+class Latin1(str):
+    """A header's name as a C or Go client may send it."""
+
+    def encode(self, *_: str) -> bytes:
+        return super().encode("latin-1")
+
+
+async def send_named(site: Site, values: Sequence[bytes], partition: int) -> None:
+    """Publish messages of one patient with a header whose name is no UTF-8."""
+    async with AIOKafkaProducer(bootstrap_servers=site.brokers) as producer:
+        for value in values:
+            name = [(Latin1("tracé"), b"1"), (CONTENT_TYPE, MSGPACK.encode())]
+            await producer.send_and_wait(site.beats, value, b"named", partition, headers=name)
+
+
+def test_a_header_whose_name_is_no_utf_8_costs_no_beat_and_ends_no_worker(site: Site, monkeypatch: pytest.MonkeyPatch):
+    for module in ("message_accumulator", "producer"):  # the compiled builder encodes names itself
+        monkeypatch.setattr(f"aiokafka.producer.{module}.DefaultRecordBatchBuilder", _DefaultRecordBatchBuilderPy)
+    mine = [replace(beat(number), patient="named", r_time_ms=number) for number in range(6)]
+    others = site.sender()
+    others.send(40)  # to all partitions, before anything is committed
+    for some in (mine[:3], mine[3:]):  # read in the first fetch of a new group, and by a worker that has been at work
+        forms = [encode_beats([one], form) for one, form in zip(some, (MSGPACK, JSON, MSGPACK), strict=True)]
+        asyncio.run(send_named(site, [forms[0], b"\x00no beat", *forms[1:]], 3))
+        if some[0] is mine[0]:
+            worker = site.worker().ready()
+        others.send(40)
+        site.all_committed()
+    found = site.scored()
+    assert sorted(found) == sorted([*others.ids, *(one.id for one in mine)])
+    assert [headers(letter)["ecgwatch-reason"] for letter in site.read(site.dead_letters)] == ["schema"] * 2
+    assert "a header's name is no UTF-8 in a record at or after offset 0 of partition 0" in worker.log
+    assert worker.stop()[0] == 0
 
 
 @pytest.mark.parametrize(

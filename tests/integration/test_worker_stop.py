@@ -122,10 +122,14 @@ def test_missing_topics_are_created_where_the_settings_say_so(site: Site):
     worker = site.worker(topics_alerts=alerts, topics_baselines=baselines, **create).ready()
     for name in (alerts, baselines):
         assert f"created topic {name}: 6 partitions, 1 copies" in worker.log
+    assert worker.stop()[0] == 0
     resource = ConfigResource(ResourceType.TOPIC, baselines)
     admin = AdminClient({"bootstrap.servers": site.brokers})
     made = admin.describe_configs([resource])[resource].result(timeout=20)
     assert (made["cleanup.policy"].value, made["segment.bytes"].value) == ("compact", "16777216")
+    fewer = f"{site.baselines}-as-many"
+    assert site.worker(topics_baselines=fewer, **create | {"topics_partitions": "2"}).ready().stop()[0] == 0
+    assert len(admin.list_topics(fewer, timeout=20).topics[fewer].partitions) == 6  # as many as the beats'
 
 
 @pytest.mark.skipif(find_library("cuda") is not None, reason="there is a CUDA driver here")

@@ -75,6 +75,22 @@ def test_markers_of_transactions_are_no_lost_beats_and_no_stuck_worker(site: Sit
     assert worker.stop()[0] == 0
 
 
+def test_a_transaction_that_stays_open_is_no_truncated_log(site: Site):
+    worker = site.worker(worker_stuck_after_s="2").ready()
+    producer = Producer({"bootstrap.servers": site.brokers, "transactional.id": site.group, "log_level": 0})
+    producer.init_transactions(20)
+    producer.begin_transaction()
+    for _ in range(5):
+        producer.produce(site.beats, key="patient", value=b"no beat", partition=0)
+    assert producer.flush(20) == 0
+    until(lambda: len(site.read(site.dead_letters)) == 5, 10, "the messages are handled")
+    with pytest.raises(AssertionError):
+        until(lambda: worker.process.poll() is not None, 5, "the worker ends")
+    assert site.check().returncode == 0
+    producer.abort_transaction(20)
+    assert worker.stop()[0] == 0
+
+
 def test_a_beat_topic_that_is_deleted_ends_the_worker_with_69_and_its_name(site: Site):
     worker = site.worker(worker_stuck_after_s="3").ready()
     admin = AdminClient({"bootstrap.servers": site.brokers, "log_level": 0})
