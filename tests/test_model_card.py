@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ecgwatch import bundle
 from ecgwatch.beats import Contract, ImageContract
 from ecgwatch.bundle import Manifest, MapSettings, Scale, Threshold
 from training import cli, model_card
@@ -244,3 +245,10 @@ def taken(words: list[str]) -> Parameters:
     parser = argparse.ArgumentParser()
     cli.add_arguments(parser)
     return cli.parameters(parser.parse_args(words))
+
+
+def test_the_card_of_the_default_says_what_its_terms_divide_by_and_are_limited_to():
+    shipped = bundle.load("default")
+    card = " ".join(shipped.card.split())
+    assert "divided by twice the energy of the typical beat" in card
+    assert f"scaled D counts as {shipped.manifest.distance.most:g} at most" in card

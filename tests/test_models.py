@@ -12,7 +12,6 @@ from torch import nn
 from ecgwatch.beats import bedside_parts
 from training.export import check_parity, to_onnx
 from training.models import (
-    MOST_DRAWN,
     BedsideVAE,
     BetaVAE,
     Serving,
@@ -26,7 +25,7 @@ from training.models import (
     with_made_up_ectopics,
 )
 from training.networks import TCN
-from training.parameters import defaults
+from training.parameters import MOST_DRAWN, defaults
 
 torch.set_num_threads(1)
 

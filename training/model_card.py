@@ -18,7 +18,7 @@ from typing import Any
 from ecgwatch import config
 from ecgwatch.beats import Bedside, ImageContract, of_heartbeats
 from ecgwatch.bundle import Manifest
-from training.parameters import NUMBERS, defaults
+from training.parameters import MOST_DRAWN, NUMBERS, defaults
 from training.text import markdown_table
 
 TERMS = {"nse": "NSE", "distance": "D", "score": "S"}
@@ -186,18 +186,24 @@ Protocol: {_sentence(manifest.protocol["text"])}"""
 
 def _scoring(manifest: Manifest) -> str:
     terms = ((manifest.alpha, manifest.nse, "NSE"), (1 - manifest.alpha, manifest.distance, "D"))
-    of = "the energy of the typical beat" if isinstance(manifest.contract, Bedside) else "the beat's energy"
+    missed = "NSE is what the drawing misses, divided by the beat's energy"
+    if isinstance(manifest.contract, Bedside):
+        missed = (
+            "NSE is what the drawing misses, divided by twice the energy of the typical beat; of what deviates from it "
+            f"no more is drawn than {MOST_DRAWN:g} of that energy"
+        )
+    most = f"; scaled D counts as {manifest.distance.most:g} at most" if manifest.distance.most else ""
     joined = " + ".join(f"{weight:g} {'log ' * scale.log}{term}" for weight, scale, term in terms)
     return f"""## How it scores
 
 1. **NSE**: a neural network (beta-VAE, temporal convolutions) squeezes the beat into {manifest.latent} numbers and
-   draws it anew; NSE is what the drawing misses, as a share of {of}. Of the held-out normal beats half
+   draws it anew; {missed}. Of the held-out normal beats half
    stay below {manifest.nse.median:.3f} and 99 of 100 below {manifest.nse.limit:.3f}.
 2. **D**: those numbers are placed in a map of {manifest.map.references:,} normal beats (t-SNE); D is the distance to
    the nearest of them. Of the held-out normal beats half stay below {manifest.distance.median:.2f} and 99 of 100
    below {manifest.distance.limit:.2f}.
 3. **S = {joined}**, both scaled so that the held-out normal beats have
-   their median at 0 and their upper quartile at 1. The weight was fixed beforehand: no abnormal beat chose it.
+   their median at 0 and their upper quartile at 1{most}. The weight was fixed beforehand: no abnormal beat chose it.
 4. A beat whose S is above the threshold is an alert. There is no memory: ten abnormal beats are ten alerts."""
 
 

@@ -23,13 +23,10 @@ from training.networks import (
     SegmentConvolution,
     SegmentLSTM,
 )
-from training.parameters import Parameters
+from training.parameters import MOST_DRAWN, Parameters
 
 ENCODED = 1000  # points at a time, where nobody tried more
 EARLIEST = 4.0  # a beat half as long after the one before as usual
-# of a typical beat's energy, what may be drawn beside it: about what half of the normal beats deviate by. Chosen
-# on DS1, where .02 to .12 serve alike (docs/strangers.md)
-MOST_DRAWN = 0.05
 
 
 class BetaVAE(nn.Module):

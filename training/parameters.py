@@ -125,6 +125,9 @@ BEDSIDE = Parameters(
     perplexity=100.0,
     peers=50,
 )
+# of a typical beat's energy, what may be drawn beside it: about what half of the normal beats deviate by. Chosen on
+# DS1, where .02 to .12 serve alike (docs/strangers.md)
+MOST_DRAWN = 0.05
 PAPER_REFERENCES = 5_000  # figure 3: where training and test share patients, or there are none
 _SOURCES: dict[str, Literal["idx", "bin", "mat"]] = {
     "mnist": "idx",
