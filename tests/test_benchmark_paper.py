@@ -245,6 +245,8 @@ def test_tables_choose_over_beta_and_alpha_and_average_seeds_before() -> None:
     rows = [_row(auroc=low), _row(auroc=high, seed=1), _row(auroc=(0.75,) * len(ALPHAS), beta=1.0)]
     rows.append(_row(auroc=(0.5,) * len(ALPHAS), nse=THROUGH_MEAN, fixed=0.625))
     assert choices.best_of(choices.at(rows, JOINT)) == pytest.approx((0.8, 0.01, 0.9))
+    lucky = _row(auroc=(0.95,) * len(ALPHAS), beta=0.05)  # one seed beside the mean of two
+    assert choices.best_of(choices.at([*rows, lucky], JOINT)) == pytest.approx((0.8, 0.01, 0.9))
     (line,) = (one for one in tables.table_2(rows) if (one["dataset"], one["class"]) == ("arrhythmia", "N"))
     assert line["mu, paper"] == 0.911 and line["mu, chosen"] == pytest.approx(0.8) and line["mu, fixed"] == 0.625
     assert line["mu, difference"] == pytest.approx(0.8 - 0.911) and line["z, chosen"] is None and line["seeds"] == 2

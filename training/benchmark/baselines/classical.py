@@ -10,6 +10,7 @@ from tqdm import tqdm
 from training.benchmark.baselines.points import Points, Scored, subsample
 
 OCSVM_POINTS = 10_000  # its kernel matrix is quadratic in them
+NU = 0.01  # share of the training points that may lie outside; .001 to .1 hardly matter here, the width does
 LAYERS = (128, 32)
 BATCH = 100
 
@@ -23,20 +24,23 @@ def isolation_forest(points: Points, samples: float) -> Scored:
     return Scored(-forest.score_samples(points.test), len(points.train))
 
 
-def raw_ocsvm(points: Points, nu: float) -> Scored:
+def raw_ocsvm(points: Points, gamma: float) -> Scored:
     """Score by a one-class SVM on raw points."""
-    return ocsvm(points.train, points.test, nu, points.seed)
+    return ocsvm(points.train, points.test, gamma, points.seed)
 
 
-def ocsvm(train: np.ndarray, test: np.ndarray, nu: float, seed: int) -> Scored:
-    """Score test float[m, d] by a one-class SVM (RBF, default width) fitted to a subsample of train, float[n, d]."""
+def ocsvm(train: np.ndarray, test: np.ndarray, gamma: float, seed: int) -> Scored:
+    """Score test float[m, d] by a one-class SVM (RBF) fitted to a subsample of train, float[n, d].
+
+    gamma: of the kernel, in units of scikit-learn's default, 1 / (d times the variance).
+    """
     drawn = subsample(train, OCSVM_POINTS, seed)
-    machine = OneClassSVM(nu=nu, gamma="scale").fit(drawn)
+    machine = OneClassSVM(nu=NU, gamma=gamma / (drawn.shape[1] * drawn.var())).fit(drawn)
     note = f"{len(drawn):,} drawn of {len(train):,} training points" if len(drawn) < len(train) else ""
     return Scored(-machine.score_samples(test), len(drawn), note=note)
 
 
-def dbn_ocsvm(points: Points, nu: float) -> Scored:
+def dbn_ocsvm(points: Points, gamma: float) -> Scored:
     """Score by a one-class SVM on the features of a deep belief net (Erfani et al. 2016), inputs in [0, 1].
 
     Restricted Boltzmann machines are trained one on the other; all points train them. The curves are their errors of
@@ -47,7 +51,7 @@ def dbn_ocsvm(points: Points, nu: float) -> Scored:
         machine = BernoulliRBM(units, batch_size=BATCH, random_state=points.seed)
         curves[f"layer {number + 1}"] = _fit(machine, layers[0], layers[1], points)
         layers = [machine.transform(one) for one in layers]
-    found = ocsvm(layers[0], layers[2], nu, points.seed)
+    found = ocsvm(layers[0], layers[2], gamma, points.seed)
     return Scored(found.scores, len(points.train), curves, f"OCSVM: {found.note}" if found.note else "")
 
 

@@ -31,9 +31,9 @@ def mahalanobis(points: Points, _: float) -> Scored:
     return _scored(points, np.sqrt(np.einsum("ni,ij,nj->n", away, inverse, away)))
 
 
-def vae_ocsvm(points: Points, nu: float) -> Scored:
+def vae_ocsvm(points: Points, gamma: float) -> Scored:
     """Score by a one-class SVM on the latents (Andrews et al. 2016)."""
-    found = classical.ocsvm(points.latents.train, points.latents.test, nu, points.seed)
+    found = classical.ocsvm(points.latents.train, points.latents.test, gamma, points.seed)
     return _scored(points, found.scores, found.train_points, found.note)
 
 

@@ -4,7 +4,8 @@
 
 A method with settings is tuned once, in the same way as all others: each of at most three settings is fitted to 10,000
 training points of one task, and the one is kept that best tells held-out normal beats from abnormal beats of the
-training part. Neither are test beats, but the choice uses labels, as did some of ours (training/parameters.py).
+training part. Neither are test beats, but the choice uses labels. Some of ours were settled with test beats in view
+(docs/training.md).
 """
 
 import os
@@ -128,8 +129,11 @@ class Source:
         return points, self.beats.classes[split.test] == anomaly
 
     @cache  # noqa: B019
-    def tuning_points(self, from_run: bool) -> tuple[Points, np.ndarray]:
-        """Return the points that settings are chosen on; those tested are no test beats."""
+    def tuning_points(self, run: int | None) -> tuple[Points, np.ndarray]:
+        """Return the points that settings are chosen on, of which those tested are no test beats.
+
+        run: the seed of the beta-VAE that they are encoded by; None: of none.
+        """
         split, x = self.split(TUNED_ON), self.beats.x
         calibration = np.random.default_rng(0).permutation(split.calibration)
         half = min(HELD_OUT, len(calibration) // 2)
@@ -138,8 +142,8 @@ class Source:
         tested = np.concatenate([calibration[half : 2 * half], subsample(abnormal, HELD_OUT, 0)])
         drawn = subsample(np.arange(len(split.train)), TUNING_POINTS, 0)
         points = Points(x[split.train[drawn]], x[calibration[:half]], x[tested], 0, self.epochs)
-        if from_run:
-            points = replace(points, encoded=self.run(TUNED_ON, 0).encoded(points.test, drawn))
+        if run is not None:
+            points = replace(points, encoded=self.run(TUNED_ON, run).encoded(points.test, drawn))
         return points, self.beats.classes[tested] == TUNED_ON
 
 
@@ -172,11 +176,11 @@ def _row(source: Source, out: Path, name: str, anomaly: str, seed: int) -> tuple
     method, row = METHODS[name], Row(DATASET, SPLIT, anomaly, name, seed)
     needed = [source.run_folder(anomaly, seed)] if method.from_run else []
     if method.from_run and len(method.settings) > 1:
-        needed.append(source.run_folder(TUNED_ON, 0))
+        needed.append(source.run_folder(TUNED_ON, seed))
     absent = [one.name for one in needed if not saved_run.is_whole(one)]
     if absent:
         return replace(row, note=f"missing: no trained run {absent[0]}"), []
-    setting = _setting(source, out, name, method)
+    setting = _setting(source, out, name, method, seed)
     points, abnormal = source.points(anomaly, seed, method.from_run)
     there = len(points.train)
     if method.trained and source.most is not None:
@@ -212,15 +216,15 @@ def _verdict(scored: Scored) -> str | None:
     return "yes" if scored.converged else UNVERIFIED
 
 
-def _setting(source: Source, out: Path, name: str, method: Method) -> float:
-    """Return the setting that is best on the tuning points; each is tried once, and kept."""
+def _setting(source: Source, out: Path, name: str, method: Method, seed: int) -> float:
+    """Return the setting that is best on the tuning points; each is tried once, and kept; seed: of the run it needs."""
     if len(method.settings) == 1:
         return method.settings[0]
     file = out / "baselines-tuning.csv"
     kept = read_csv(file, Tuning)
     found = {one.setting: one.auroc for one in kept if one.method == name}
     for setting in (one for one in method.settings if one not in found):
-        points, abnormal = source.tuning_points(method.from_run)
+        points, abnormal = source.tuning_points(seed if method.from_run else None)
         start = time.perf_counter()
         found[setting] = float(auroc(method.score(points, setting).scores, abnormal)[0])
         kept.append(Tuning(name, method.knob, setting, found[setting], round(time.perf_counter() - start, 1)))

@@ -49,11 +49,19 @@ def over_beta(rows: Iterable[Row]) -> dict[float, np.ndarray]:
 
 
 def best_of(rows: Iterable[Row], alphas: Sequence[float] = ALPHAS) -> Chosen | None:
-    """Return the best of the grid; of equals the smallest beta, then the largest alpha (less of the map)."""
+    """Return the best of the grid; of equals the smallest beta, then the largest alpha (less of the map).
+
+    A beta with fewer seeds than another is no candidate: one lucky seed would win over a mean.
+    """
+    seeds: dict[float, set[int]] = {}
+    for row in (rows := list(rows)):
+        seeds.setdefault(row.beta, set()).add(row.seed)
+    most = max(map(len, seeds.values()), default=0)
     found = [
         Chosen(float(of_beta[ALPHAS.index(alpha)]), beta, alpha)
         for beta, of_beta in over_beta(rows).items()
         for alpha in alphas
+        if len(seeds[beta]) == most
     ]
     return max(found, key=lambda one: (one.auroc, -one.beta, one.alpha), default=None)
 

@@ -1,10 +1,10 @@
 """The paper's claims, each with a plain rule and the verdict that the rows give.
 
-A claim is looked at case by case (a class, a cell). It holds where at least nine cases in ten do, in part where at
-least half do, else it does not hold; without a case it is not tested, nor where those missing of all that there are
-could change the verdict. "In all five classes" is taken at its word. Unless a rule says otherwise: the paper's setting,
-k = 1, NSE through a sampled z, best alpha on the test points. "Nothing chosen" is the honest way of `choices`: beta
-.01, alpha fixed, NSE through the mean.
+A claim is looked at case by case (a class, a cell), of those that are computed. It holds where at least nine cases in
+ten do, in part where at least half do, else it does not hold; without a case it is not tested. "In all five classes" is
+taken at its word, and not tested where those missing of the five could change the verdict. Unless a rule says
+otherwise: the paper's setting, k = 1, NSE through a sampled z, best alpha on the test points. "Nothing chosen" is the
+honest way of `choices`: beta .01, alpha fixed, NSE through the mean.
 """
 
 from collections.abc import Callable, Iterator, Sequence
