@@ -16,12 +16,13 @@ FORM = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (DEBUG|INFO|WARNING|E
 @pytest.fixture
 def stream() -> Iterator[io.StringIO]:
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers, level, ours = root.handlers[:], root.level, logs.log.level
     text = io.StringIO()
     logs.set_up(Logs(), text)
     yield text
     root.handlers[:] = handlers
     root.setLevel(level)
+    logs.log.setLevel(ours)
     logging.captureWarnings(False)
 
 
@@ -51,8 +52,7 @@ def test_lines_below_the_level_are_left_out(stream: io.StringIO):
     assert stream.getvalue() == ""
 
 
-def test_no_level_shows_what_a_client_says_to_the_broker_a_password_for_one():
-    stream = io.StringIO()
+def test_no_level_shows_what_a_client_says_to_the_broker_a_password_for_one(stream: io.StringIO):
     logs.set_up(Logs(level="debug"), stream)
     for library in ("aiokafka.conn", "aiokafka.consumer"):
         logging.getLogger(library).debug("request")
