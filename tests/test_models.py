@@ -187,6 +187,15 @@ def test_what_comes_back_has_the_length_of_what_was_given(make: Callable[..., Be
     assert model(x)[0].shape == x.shape
 
 
+def test_the_lstm_remembers_a_qrs_to_the_end_of_the_segment_before_it_has_learned_anything() -> None:
+    torch.manual_seed(0)
+    x = torch.rand(20, 187, requires_grad=True)
+    segment_model(encoder="lstm").eval().encode(x)[0].sum().backward()
+    assert x.grad is not None
+    felt = x.grad.abs().mean(dim=0)
+    assert felt[70:90].mean() > 0.01 * felt[-20:].mean()  # with torch's own biases 5e-19
+
+
 @pytest.mark.parametrize("name", ["cnn", "lstm"])
 def test_the_exported_graph_of_the_other_encoders_says_what_they_say(name: str) -> None:
     torch.manual_seed(5)

@@ -117,7 +117,7 @@ def segment_model(
     if encoder == "cnn":
         made = SegmentConvolution(length, dropout=dropout)
     elif encoder == "lstm":
-        made = SegmentLSTM(dropout=dropout)
+        made = SegmentLSTM(length, dropout=dropout)
     else:
         made = TCN(dropout=dropout, aligned=aligned)
     return BetaVAE(
