@@ -287,6 +287,8 @@ class _Consumer(Consumer):
             log.warning("beats wait for their records: %s", kafka.problem(settings, error.args[0]))
             await asyncio.sleep(CRASH_CHECK_S)
             return {}
+        if generation != self.app.consumer_generation_id:
+            return {}  # the partitions are shared out anew
         for tp, (start, records) in found.items():
             # not `seek`, which also notes these records as read, so that Faust would drop them
             await self._seek(tp, records[-1].offset + 1 if records else start)
