@@ -53,7 +53,7 @@ MAX_BATCH_BYTES = 4 * 1024 * 1024
 CRASH_CHECK_S = 0.5
 FETCH_EVERY_S = 0.005  # under load; a fetch costs worker and broker as much CPU as several beats
 NEVER_S = 86_400.0
-ODD_AGAIN_S = 60.0
+HEADERS_AGAIN_S = 60.0  # between two lines about headers that cannot be read
 
 
 def run(settings: Settings, make_scorer: Callable[..., Scorer] = Scorer) -> int:
@@ -243,7 +243,7 @@ class _Consumer(Consumer):
     """
 
     _next_fetch = 0.0
-    _odd_said = -ODD_AGAIN_S
+    _headers_said = -HEADERS_AGAIN_S
     _handed_on: tuple[int, dict[TP, int]] = -1, {}  # of a generation of the group: where each partition goes on
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:
@@ -252,7 +252,7 @@ class _Consumer(Consumer):
         try:
             fetched, active = await self._wait_next_records(timeout)
         except UnicodeDecodeError:
-            fetched, active = await self._read_otherwise(), None
+            fetched, active = await self._read_without_headers(), None
         self._next_fetch = time.monotonic() + FETCH_EVERY_S
         generation = self.app.consumer_generation_id  # asked for before a rebalance, it may hold what came after it
         if generation != self._handed_on[0]:
@@ -272,7 +272,7 @@ class _Consumer(Consumer):
                 self._handed_on[1][TP(*tp)] = records[-1].offset + 1
                 yield TP(*tp), _together(TP(*tp), records, generation)
 
-    async def _read_otherwise(self) -> dict[TP, list[ConsumerRecord]]:
+    async def _read_without_headers(self) -> dict[TP, list[ConsumerRecord]]:
         """Return what follows in every partition, read by confluent-kafka, without headers.
 
         aiokafka cannot read a record with a header whose name is no UTF-8. It ends there each time, and has lost what
@@ -292,8 +292,8 @@ class _Consumer(Consumer):
         for tp, (start, records) in found.items():
             # not `seek`, which also notes these records as read, so that Faust would drop them
             await self._seek(tp, records[-1].offset + 1 if records else start)
-        if time.monotonic() - self._odd_said >= ODD_AGAIN_S:
-            self._odd_said = time.monotonic()
+        if time.monotonic() - self._headers_said >= HEADERS_AGAIN_S:
+            self._headers_said = time.monotonic()
             log.warning(
                 "a header's name is no UTF-8 in a record at or after %s; records there are read without headers",
                 ", ".join(f"offset {start} of partition {tp.partition}" for tp, (start, _) in sorted(found.items())),
