@@ -123,6 +123,28 @@ def test_figures_are_counted_again_where_the_cell_is_newer(runs: Path, tmp_path:
     assert [row.machine for row in after] == ["another"] * len(before)
 
 
+def test_cells_trained_in_bfloat16_are_named(runs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / CELL.name
+    shutil.copytree(runs / CELL.name, folder)
+    file = folder / "parameters.json"
+    file.write_text(file.read_text().replace('"precision": "float32"', '"precision": "bfloat16"'))
+    rows = results.saved_rows(CELL, folder)
+    assert {row.precision for row in rows} == {"bfloat16"}
+    both = [*rows, *results.saved_rows(CELL, runs / CELL.name)]
+    options = [line["ecgwatch benchmark paper"] for line in tables.trained(both)]
+    plain = "--dataset mnist --anomaly 9 --beta 0.01"
+    assert options == [f"{plain} --precision bfloat16", plain]
+
+
+def test_models_are_trained_in_float32_unless_asked_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bases: list[Mapping[str, Parameters]] = []
+    monkeypatch.setattr(cells, "run", lambda asked, base, *rest: bases.append(base))
+    for options in ([], ["--precision", "bfloat16"]):
+        places = ["--runs", str(tmp_path), "--out", str(tmp_path), "--train-only"]
+        assert cli.main(["benchmark", "paper", *places, *options]) == 0
+    assert [{one.precision for one in base.values()} for base in bases] == [{"float32"}, {"bfloat16"}]
+
+
 def test_a_killed_process_ends_the_command_and_the_others() -> None:
     others = [replace(CELL, seed=seed) for seed in (1, 2)]
     with pytest.raises(ConfigError, match=r"was killed.*smaller --jobs; the same command goes on"):
@@ -226,7 +248,8 @@ def test_figures_are_those_counted_by_hand() -> None:
 
 
 def _row(**other: object) -> Row:
-    made = {"initial": "torch", "trained": "1 + 0", "seconds": None, "map_seconds": None, "machine": "", "auroc": ()}
+    made = {"initial": "torch", "precision": "float32", "trained": "1 + 0", "seconds": None, "map_seconds": None}
+    made |= {"machine": "", "auroc": ()}
     which = ("arrhythmia", "by-beat", "N", "tcn", 0.01, 1.0, 0, False, JOINT, 1, PLAIN, SAMPLED, None, 2, 1)
     return replace(Row(*which, **made), **other)  # type: ignore[arg-type]  # its fields
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Initial = Literal["torch", "glorot"]
+Precision = Literal["float32", "bfloat16"]
 
 # the classes of each data set, in the order shown, and their names
 CLASSES = {
@@ -81,7 +82,7 @@ class Parameters:
     batch: int = 100  # section 4
     learning_rate: float = 1e-3  # table 3
     # bfloat16: products in half the bits, weights and losses in float32; quicker where the processor has it (AMX, GPUs)
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     seed: int = 0
     # normal beats in the map, as many of each patient: chosen by cross-validation over training patients. One whom the
     # map has not seen is better judged by a coarse map (S .876 with 500, .863 with 1,000, .815 with 5,000); where

@@ -7,16 +7,15 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ecgwatch.config import Settings
 from ecgwatch.errors import ConfigError
 from training.benchmark.paper import cli as paper_cli
-from training.parameters import CLASSES
+from training.parameters import CLASSES, Precision
 from training.text import write_page
 
 DATASETS = ("arrhythmia", "mnist", "fashion-mnist")
-PRECISIONS = ("float32", "bfloat16")
 TRAINING = ("epochs", "cooldown", "precision")  # parameters that may be other than the release's
 
 
@@ -33,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name in TRAINING:
         text = "of training, where not the release's (images: the paper's)"
         text += "; the tables name the epochs" if name == "epochs" else ""
-        values: dict[str, Any] = {"choices": PRECISIONS} if name == "precision" else {"type": int}
+        values: dict[str, Any] = {"choices": get_args(Precision)} if name == "precision" else {"type": int}
         placement.add_argument(f"--{name}", help=text, **values)
 
     crowd = _kind(kinds, "crowd", _crowd, "what the number of anomalies does to the joint map's figure")
@@ -166,6 +165,8 @@ def _placement(args: argparse.Namespace, settings: Settings) -> None:
         on = train.device(args.device)
         base = {name: defaults(name) for name in args.dataset} | {"arrhythmia": release.parameters("by-beat")}
         given = {name: value for name in TRAINING if (value := getattr(args, name)) is not None}
+        if args.quick:
+            given.setdefault("precision", "float32")  # the release's bfloat16 is slow on processors that lack it
         base = {name: replace(of_data, **given) for name, of_data in base.items()}
         placement.run(chosen, base, args.data or Path(settings.data.directory), args.runs, args.jobs, on)
     saved = [one for experiment in chosen if (one := tables.read(experiment, args.runs / experiment.name))]

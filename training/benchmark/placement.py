@@ -164,8 +164,7 @@ def prepare(
         chosen["split"] = experiment.split or base.split
         parameters = replace(base, **chosen)
         if size.epochs:
-            # the release's bfloat16 is slow on processors that lack it
-            parameters = replace(parameters, epochs=size.epochs[0], cooldown=size.epochs[1], precision="float32")
+            parameters = replace(parameters, epochs=size.epochs[0], cooldown=size.epochs[1])
         train.open_run(folder, parameters)
     _, inputs, split = read(parameters, data)
     kinds, rows = inputs.classes, split.train

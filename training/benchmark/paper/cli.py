@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from ecgwatch.config import Settings
 from ecgwatch.errors import ConfigError, DataError
-from training.parameters import CLASSES, Parameters, defaults
+from training.parameters import CLASSES, Parameters, Precision, defaults
 
 if TYPE_CHECKING:  # torch is imported when a comparison runs, not for --help
     from training.benchmark.paper.results import Row
@@ -58,6 +58,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where models are trained; default: auto"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=get_args(Precision),
+        default="float32",
+        help="of the products in training; bfloat16 is quicker where the processor has it (lscpu: avx512_bf16, "
+        "amx_bf16) and slower elsewhere; the tables name the cells made so; default: %(default)s",
     )
     parser.add_argument(
         "--budget",
@@ -150,7 +157,7 @@ def _compute(
             raise ConfigError(
                 f"--map-only: --runs {args.runs} holds none of these cells trained; --train-only trains them"
             )
-    base = {name: _base(name) for name in cells.DATASETS if name in CLASSES}
+    base = {name: replace(_base(name), precision=args.precision) for name in cells.DATASETS if name in CLASSES}
     data = args.data or Path(settings.data.directory)
     budget_s = None
     if args.budget is not None:
@@ -196,5 +203,4 @@ def _base(dataset: str) -> Parameters:
     """Return what the models of a data set are trained with, but for what a cell sets."""
     from training import release
 
-    # float32, as the cells of all machines: the release's bfloat16 is slow where the processor lacks it
-    return replace(release.parameters("by-beat"), precision="float32") if dataset == "arrhythmia" else defaults(dataset)
+    return release.parameters("by-beat") if dataset == "arrhythmia" else defaults(dataset)

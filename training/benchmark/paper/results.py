@@ -49,6 +49,7 @@ class Row:
     test: int  # points
     abnormal: int  # of them
     initial: str  # whose the weights before training are like
+    precision: str  # of the products in training
     trained: str  # epochs and cool-down
     seconds: float | None  # of training; None where it was trained elsewhere or in pieces
     map_seconds: float | None
@@ -105,6 +106,7 @@ def rows(cell: Cell, folder: Path) -> list[Row]:
         "test": len(cell.abnormal),
         "abnormal": int(cell.abnormal.sum()),
         "initial": parameters.initial,
+        "precision": parameters.precision,
         "trained": f"{parameters.epochs} + {parameters.cooldown}",
         "seconds": made.get("seconds"),
         "machine": made.get("machine", ""),

@@ -16,7 +16,7 @@ from training.benchmark.paper.choices import at, best_of, fixed, of_paper, selec
 from training.benchmark.paper.results import PLAIN, SAMPLED, THROUGH_MEAN, Row
 from training.benchmark.rows import write_lines
 from training.benchmark.tables import LATENT, OURS
-from training.parameters import CLASSES
+from training.parameters import CLASSES, Parameters
 from training.text import markdown_table
 
 Line = dict[str, Any]  # a line of a table: column -> text, number or None
@@ -195,9 +195,10 @@ def trained(rows: Iterable[Row]) -> list[Line]:
     found: dict[tuple[Any, ...], Line] = {}
     for row in rows:
         if row.placing == JOINT and row.k == 1 and (row.distance, row.nse) == (PLAIN, SAMPLED):
-            key = (row.dataset, row.split, row.network, row.beta, row.share, row.seed, row.initial, row.trained)
+            of_cell = (row.dataset, row.split, row.network, row.beta, row.share, row.seed)
+            key = (*of_cell, row.initial, row.precision, row.trained, row.machine)
             empty: Line = {"row": row, "classes": [], "train s": [], "map s": []}
-            line = found.setdefault((*key, row.machine), empty)
+            line = found.setdefault(key, empty)
             line["classes"].append(row.anomaly)
             line["train s"].append(row.seconds)
             line["map s"].append(row.map_seconds)
@@ -218,6 +219,8 @@ def options(row: Row, classes: Sequence[str]) -> str:
     said: dict[str, object] = {"dataset": row.dataset, "anomaly": " ".join(classes), "beta": f"{row.beta:g}"}
     if row.dataset == "arrhythmia":
         said |= {"encoder": row.network, "seed": row.seed, "split": row.split, "share": f"{row.share:g}"}
+    if row.precision != Parameters.precision:
+        said["precision"] = row.precision
     return " ".join([*(["--quick"] if row.quick else []), *(f"--{name} {value}" for name, value in said.items())])
 
 
