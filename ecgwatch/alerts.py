@@ -1,5 +1,6 @@
 """Alert rules: which scored beat is an alert, and why; pure."""
 
+from ecgwatch.beats import Bedside, pauses_ms
 from ecgwatch.bundle import Bundle
 from ecgwatch.messages import VERSION, Alert, Beat, Known
 
@@ -20,10 +21,17 @@ def alert(
         threshold=threshold,
         nse=nse,
         distance=distance,
-        reason=reason(nse, distance, bundle),
+        reason=reason(nse, distance, bundle) + pauses(beat, bundle),
         baseline=baseline,
         model=bundle.sha256,
     )
+
+
+def pauses(beat: Beat, bundle: Bundle) -> str:
+    """Name the pauses that raise a score of the bedside contract; empty where there are none."""
+    if not isinstance(bundle.manifest.contract, Bedside) or not len(found := pauses_ms(beat.rr_ms)):
+        return ""
+    return f"; pauses among its RR intervals: {len(found)}, the longest of {found.max() / 1000:.1f} s"
 
 
 def reason(nse: float, distance: float, bundle: Bundle) -> str:

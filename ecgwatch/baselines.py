@@ -7,16 +7,19 @@ A patient is saved once in SAVE_EVERY_S of its beats, and before its partition g
 SAVE_EVERY_S of slow change, and a new patient's first beats; a rebalance or a stop costs nothing. A record without a
 value (a tombstone) is an operator's wish to forget the patient: workers hear it before the next batch.
 
-A patient silent for `forget_s` is forgotten when a partition is taken, or every stay there ever was would be read again
-each time. Silent is who is left behind by others of the partition both in the time of the beats and in that of writing:
-neither a sender's wrong clock, nor beats replayed from the past, nor an outage of the workers is silence. The tombstone
-that then goes with the next batch bears a header, and workers do not hear it: the patient may be back.
+A patient silent for KEPT_S, or of whom nothing was learned, for `forget_s`, is forgotten: in memory, and on the topic
+when a partition is taken, or every stay there ever was would be read again each time. There silent is who is left
+behind by others of the partition both in the time of the beats and in that of writing: neither a sender's wrong clock,
+nor beats replayed from the past, nor an outage of the workers is silence. The tombstone that then goes with the next
+batch bears a header, and workers do not hear it: the patient may be back.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import takewhile
 from typing import NamedTuple
 
 import msgspec
@@ -28,15 +31,17 @@ from ecgwatch.batch import Record
 from ecgwatch.beats import Bedside
 from ecgwatch.config import Settings
 from ecgwatch.errors import DataError, MessageError
-from ecgwatch.logs import log
+from ecgwatch.logs import log, printable, who
 from ecgwatch.messages import VERSION, BaselineMessage
 from ecgwatch.patients import Patient, Patients
 
 SAVE_EVERY_S = 60.0
+KEPT_S = 7 * 86_400.0  # who is back within a week is judged by what was known, until learned anew (`patients`)
+SAY_AGAIN_S = 60.0
 _READ_AT_ONCE = 500
 _READ_TIMEOUT_S = 1.0
 _STALLED_S = 30.0
-_SILENT = ("ecgwatch-silent", b"1")  # header of a tombstone that is no operator's
+_SILENT = ("ecgwatch-silent", b"1")  # header of a tombstone that is a worker's, not an operator's
 _TOMBSTONES_AT_ONCE = 500  # that go with one batch
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
@@ -59,10 +64,13 @@ class Baselines:
         self._clock = clock
         self._consumer = Consumer(kafka.reader_settings(settings))
         self._partition_of: dict[str, int] = {}
-        self._saved_ms: dict[str, int] = {}  # the newest beat that is in what was saved
+        self._saved_ms: dict[str, dict[str, int]] = {}  # of each lead the newest beat that is in what was saved
         self._heard: dict[int, int] = {}  # of each partition, the offset where reading goes on
         self._silent: list[Record] = []  # tombstones to be published
+        self._reset: list[Record] = []  # an operator's, once more: a save on its way may have followed the first
         self._busy_s: dict[str, float] = {}  # when a patient's beats came last, the longest silent first
+        self._say_again_s = -math.inf
+        self._away_s: dict[str, float] = {}  # the same, of learned patients who were silent for `forget_s`
 
     def load(self, partition: int) -> None:
         """Read what is known of a partition's patients.
@@ -82,9 +90,9 @@ class Baselines:
         }
         newest_ms = max(map(_newest, read.values()), default=0)
         written_ms = max((kept[name].written_ms for name in read), default=0)
-        longest_ms = self._contract.forget_s * 1000
         silent = 0
         for name, leads in read.items():
+            longest_ms = 1000 * self._kept_s(leads)
             if newest_ms - _newest(leads) > longest_ms and written_ms - kept[name].written_ms > longest_ms:
                 self._silent.append(Record(self._topic, name.encode(), None, (_SILENT,), partition))
                 silent += 1
@@ -92,7 +100,7 @@ class Baselines:
             if name in self.patients and _newest(self.patients[name]) >= _newest(leads):
                 continue  # the patient's key once fell into this partition, and that was left behind
             self.patients[name] = leads
-            self._saved_ms[name] = _newest(leads)
+            self._saved_ms[name] = _newest_of_each(leads)
             self._partition_of[name] = partition
             self._busy_s[name] = self._clock()
         if read:
@@ -112,54 +120,96 @@ class Baselines:
                 patient = key.decode("utf-8", "replace")
                 self.patients.pop(patient, None)
                 self._saved_ms.pop(patient, None)
+                self._reset.append(Record(self._topic, key, None, (_SILENT,), record.partition() or 0))
                 log.info("a patient's typical beat was reset; it is learned again")
 
     def due(self, partition_of: Mapping[str, int]) -> list[Record]:
         """Return what is to be saved after a batch; partition_of: of the patients that it held."""
         self._partition_of |= partition_of
+        self._say_standing(partition_of)
         self._drop_silent(partition_of)
         tombstones, self._silent = self._silent[:_TOMBSTONES_AT_ONCE], self._silent[_TOMBSTONES_AT_ONCE:]
-        return [  # whoever is back in the partition is saved there anew, before or after
-            one for one in tombstones if one.key and self._partition_of.get(one.key.decode()) != one.partition
-        ] + [
-            self._record(patient)
-            for patient in partition_of
-            if (leads := self.patients.get(patient))
-            and abs(_newest(leads) - self._saved_ms.get(patient, _oldest(leads))) >= SAVE_EVERY_S * 1000
+        return [
+            *self._take_reset(),
+            # whoever is back in the partition is saved there anew, before or after
+            *(one for one in tombstones if one.key and self._partition_of.get(one.key.decode()) != one.partition),
+            *(self._record(patient) for patient in partition_of if self._is_due(patient)),
         ]
 
+    def _say_standing(self, busy: Iterable[str]) -> None:
+        """Say, once a minute and of one of them, whose times of R cannot be right: nobody else would notice."""
+        if (now := self._clock()) < self._say_again_s:
+            return
+        for patient in busy:
+            if any(known.standing >= patients.STANDING for known in self.patients.get(patient, {}).values()):
+                self._say_again_s = now + SAY_AGAIN_S
+                log.warning(
+                    "%s: the times of R of %d beats in a row do not go on as their RR intervals do: they come again, "
+                    "stand still, or are not in milliseconds; of such beats no typical beat is learned",
+                    who(patient, self._settings.logs),
+                    patients.STANDING,
+                )
+                return
+
+    def _take_reset(self) -> list[Record]:
+        taken, self._reset = self._reset, []
+        return taken
+
+    def _is_due(self, patient: str) -> bool:
+        """Whether of any lead a minute is not saved: one whose clock is ahead must not keep the others waiting."""
+        saved_ms = self._saved_ms.get(patient, {})
+        return any(
+            abs(known.last_ms - saved_ms.get(lead, known.first_ms)) >= SAVE_EVERY_S * 1000
+            for lead, known in self.patients.get(patient, {}).items()
+        )
+
     def _drop_silent(self, busy: Iterable[str]) -> None:
-        """Keep no patient in memory who would be learned anew anyway."""
+        """Keep no patient in memory for longer than `_kept_s`."""
         now = self._clock()
         for patient in busy:
+            self._away_s.pop(patient, None)
             self._busy_s.pop(patient, None)
             self._busy_s[patient] = now
-        while now - next(iter(self._busy_s.values()), now) > self._contract.forget_s:
-            patient = next(iter(self._busy_s))
-            for of_one in (self._busy_s, self.patients, self._saved_ms, self._partition_of):
-                of_one.pop(patient, None)
+        for patient in _silent_for(self._contract.forget_s, self._busy_s, now):
+            since = self._busy_s.pop(patient)
+            if self._kept_s(self.patients.get(patient, {})) == KEPT_S:
+                self._away_s[patient] = since
+            else:
+                self._drop(patient)
+        for patient in _silent_for(KEPT_S, self._away_s, now):
+            del self._away_s[patient]
+            self._drop(patient)
+
+    def _drop(self, patient: str) -> None:
+        for of_one in (self.patients, self._saved_ms, self._partition_of):
+            of_one.pop(patient, None)
+
+    def _kept_s(self, leads: Mapping[str, Patient]) -> float:
+        """For how long what is known of a silent patient is of use."""
+        return KEPT_S if any(known.learned for known in leads.values()) else self._contract.forget_s
 
     def unsaved(self) -> list[Record]:
         """Return what was learned since it was saved.
 
         A patient first seen in a batch that failed has no partition yet; those beats come again.
         """
-        return [
+        return self._take_reset() + [
             self._record(patient)
             for patient, leads in self.patients.items()
-            if leads and patient in self._partition_of and _newest(leads) != self._saved_ms.get(patient)
+            if leads and patient in self._partition_of and _newest_of_each(leads) != self._saved_ms.get(patient)
         ]
 
     def give_back(self) -> None:
         """Forget all: the partitions are another worker's."""
         self._silent.clear()
-        for of_one in (self.patients, self._partition_of, self._saved_ms, self._heard, self._busy_s):
+        self._reset.clear()
+        for of_one in (self.patients, self._partition_of, self._saved_ms, self._heard, self._busy_s, self._away_s):
             of_one.clear()
         self._consumer.unassign()
 
     def _record(self, patient: str) -> Record:
         leads = self.patients[patient]
-        self._saved_ms[patient] = _newest(leads)
+        self._saved_ms[patient] = _newest_of_each(leads)
         value = messages.encode(patients.to_message(patient, leads, self._contract))
         return Record(self._topic, patient.encode(), value, partition=self._partition_of[patient])
 
@@ -168,8 +218,13 @@ def _newest(leads: Mapping[str, Patient]) -> int:
     return max((known.last_ms for known in leads.values()), default=0)
 
 
-def _oldest(leads: Mapping[str, Patient]) -> int:
-    return min(known.first_ms for known in leads.values())
+def _newest_of_each(leads: Mapping[str, Patient]) -> dict[str, int]:
+    return {lead: known.last_ms for lead, known in leads.items()}
+
+
+def _silent_for(longest_s: float, since_s: Mapping[str, float], now_s: float) -> list[str]:
+    """Return who is silent for longer; since_s: in this order."""
+    return list(takewhile(lambda patient: now_s - since_s[patient] > longest_s, since_s))
 
 
 def show(settings: Settings, patient: str) -> list[messages.LeadBaseline]:
@@ -181,7 +236,7 @@ def show(settings: Settings, patient: str) -> list[messages.LeadBaseline]:
 def describe(lead: messages.LeadBaseline) -> str:
     """Return a lead's typical beat as a picture of one line, and what is known of it."""
     newest = datetime.fromtimestamp(lead.last_ms / 1000, UTC).isoformat(timespec="seconds")
-    said = f"{lead.lead}: {lead.known}, {lead.beats} beats, the newest of {newest}"
+    said = f"{printable(lead.lead)}: {lead.known}, {lead.beats} beats, the newest of {newest}"
     if lead.typical is None:
         return said
     typical = np.frombuffer(lead.typical, "<f4")

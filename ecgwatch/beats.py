@@ -44,6 +44,7 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
 
 
 RR_HISTORY = 40  # intervals that tell how irregular a rhythm is
+PAUSE_MS = 2000.0  # the clinic's limit of a sinus pause; in DS1 only 207 and 208 have any, 22 beats near one
 RHYTHM = 2  # numbers of a bedside input after its two windows: RR ratio, pauses
 
 
@@ -66,9 +67,14 @@ class Bedside(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
     scaling: Literal["patient"] = "patient"
 
     @property
+    def r_index(self) -> int:
+        """Samples of a window before R."""
+        return round(self.before_s * self.fs_hz)
+
+    @property
     def samples(self) -> int:
         """Samples of a window."""
-        return round(self.before_s * self.fs_hz) + round(self.after_s * self.fs_hz)
+        return self.r_index + round(self.after_s * self.fs_hz)
 
     @property
     def spare(self) -> int:
@@ -79,6 +85,12 @@ class Bedside(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
     def length(self) -> int:
         """Numbers of one input: beat, typical beat, RR, pauses."""
         return 2 * self.samples + RHYTHM
+
+
+def pauses_ms(rr_ms: np.ndarray) -> np.ndarray:
+    """Return those of the recent RR intervals that are pauses, float32[n]."""
+    recent = rr_ms[-RR_HISTORY:]
+    return recent[recent >= PAUSE_MS]
 
 
 _Array = TypeVar("_Array", bound=Any)  # numpy's, or torch's
@@ -237,7 +249,7 @@ def windows(beats: Sequence[Beat], contract: Bedside) -> tuple[np.ndarray, dict[
     flat.
     """
     spare = contract.spare
-    before = round(contract.before_s * contract.fs_hz) + spare
+    before = contract.r_index + spare
     cut = np.zeros((len(beats), contract.samples + 2 * spare), np.float32)
     refused: dict[int, MessageError] = {}
     for number, beat in enumerate(beats):

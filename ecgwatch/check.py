@@ -37,6 +37,11 @@ def _check(settings: Settings, group: Group) -> str:
         raise StuckError(f"group {name} has no members: no worker runs, or none answers its heartbeats")
     led = group.partitions(topic, led=True)  # of the others nobody can read a record
     before = group.offsets(led, some=True)
+    if truncated := sorted(number for (_, number), seen in before.items() if (seen.committed or 0) > seen.end):
+        raise StuckError(
+            f"group {name}: partitions {', '.join(map(str, truncated))} end before the offset that is committed, and "
+            "what is written now is not read: reset the group's offset (kafka-consumer-groups.sh --reset-offsets)"
+        )
     waiting = {
         partition: seen
         for partition, seen in before.items()

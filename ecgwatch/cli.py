@@ -5,6 +5,7 @@ training code.
 """
 
 import argparse
+import io
 import json
 import math
 import os
@@ -38,6 +39,8 @@ def entry() -> None:
 def main(argv: Sequence[str]) -> int:
     """Run one command and return its exit code; errors that a user can cure are one line on stderr."""
     args = parser(argv[0] if argv else None).parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal's encoding lacks must not end the command
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         settings = config.load(args.config)
         return args.command(args, settings)
@@ -158,8 +161,11 @@ def _schemas(args: argparse.Namespace, settings: config.Settings) -> int:
         if args.directory is None:
             print(text, end="")
         else:
-            args.directory.mkdir(parents=True, exist_ok=True)
-            (args.directory / f"{name}.schema.json").write_text(text)
+            try:
+                args.directory.mkdir(parents=True, exist_ok=True)
+                (args.directory / f"{name}.schema.json").write_text(text)
+            except OSError as error:
+                raise ConfigError(f"--directory {args.directory}: {error.strerror}: {error.filename}") from None
     return 0
 
 

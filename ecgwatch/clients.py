@@ -1,6 +1,6 @@
 """The two small clients around the worker: replay a record onto the beat topic, follow the alert topic."""
 
-import re
+import json
 import sys
 import time
 from collections import Counter, OrderedDict
@@ -27,7 +27,7 @@ from rich.text import Text
 
 from ecgwatch import cluster, kafka
 from ecgwatch.config import Settings
-from ecgwatch.errors import BrokerError
+from ecgwatch.errors import BrokerError, DataError, MessageError
 from ecgwatch.logs import log, printable
 from ecgwatch.messages import (
     CONTENT_TYPE,
@@ -39,7 +39,7 @@ from ecgwatch.messages import (
     Beat,
     Versioned,
     decode_alert,
-    encode,
+    decode_beats,
     encode_beats,
     refusal,
 )
@@ -58,7 +58,6 @@ _PASSING = {
     KafkaError._RESOLVE,
     KafkaError.GROUP_AUTHORIZATION_FAILED,  # librdkafka asks for the group's coordinator, though no group is used
 }
-_CONTROL = re.compile(r"[\x7f-\x9f]")  # of these JSON escapes none; to a terminal U+009B is as good as ESC [
 _ROW = "{:<23}  {:<16}  {:<5}  {:>7}  {:>7}  {}"
 
 
@@ -85,10 +84,20 @@ def replay(
     due_s = [(sample / data.fs_hz + AFTER_S) / speed for sample in data.r_samples.tolist()]
     refused = [refusal(beat) for beat in beats]
     due = [one for one, error in zip(zip(due_s, beats, strict=True), refused, strict=True) if error is None]
+    if due:
+        _check_names(due[0][1])
     for reason, count in Counter(error.reason for error in refused if error is not None).items():
         log.warning("record %s: %d of %d beats are left out: %s", record, count, len(beats), reason)
     with _progress(data.name, len(due)) as advance:
         return _publish(settings, due, FORMS[form], advance)
+
+
+def _check_names(beat: Beat) -> None:
+    """Raise DataError where a worker would refuse each beat for the names that all of them bear."""
+    try:
+        decode_beats(encode_beats([beat]), beat.patient.encode())
+    except MessageError as error:
+        raise DataError(f"no worker would take these beats: {error}; choose names with --patient, --lead") from None
 
 
 def follow(
@@ -280,10 +289,10 @@ def _alert(settings: Settings, message: Message, newer: set[int]) -> Alert | Non
 
 
 def json_lines(out: TextIO) -> Callable[[Alert], None]:
-    """Return what prints an alert as one line of JSON."""
+    """Return what prints an alert as one line of JSON, in ASCII: whatever the name, no terminal obeys or lacks it."""
 
     def show(alert: Alert) -> None:
-        line = _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", encode(alert).decode())
+        line = json.dumps(msgspec.to_builtins(alert)).replace("\x7f", "\\u007f")
         print(line, file=out, flush=True)
 
     return show

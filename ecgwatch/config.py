@@ -46,7 +46,7 @@ class Kafka(_Section, frozen=True):
 
     brokers: Name = "localhost:9092"
     group: Name = "ecgwatch"
-    client_id: str = "ecgwatch"
+    client_id: Name = "ecgwatch"
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     ssl_cafile: str = ""
     ssl_certfile: str = ""

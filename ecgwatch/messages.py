@@ -28,6 +28,7 @@ MIN_SAMPLES, MAX_SAMPLES = 2, 100_000
 # float32 in another byte order; the model's squares of such numbers may fit no float32.
 MAX_MV = 10_000.0
 FS_HZ_RANGE = (50.0, 10_000.0)
+LEAST_RR_MS = 60.0  # where no interval is as long, they are in seconds
 
 Version = Annotated[
     int,
@@ -184,6 +185,7 @@ class LeadBaseline(msgspec.Struct, frozen=True):
     stride: int
     pending: list[bytes]  # float32, little-endian, millivolts
     shifts: list[tuple[int, float]]
+    r_index: Annotated[int | None, Meta(description="Index of R in the typical beat; null: not said.")] = None
 
 
 class BaselineMessage(msgspec.Struct, frozen=True):
@@ -231,9 +233,11 @@ def decode_beats(value: bytes | None, key: bytes | None, content_type: str | Non
         raise MessageError("no-value", "the message has no value")
     if not key:
         raise MessageError("no-key", "the message has no key; it must be the patient, so that beats keep their order")
-    if content_type in (None, JSON):
+    # without parameters: a charset tells nothing more
+    media_type = JSON if content_type is None else content_type.partition(";")[0].strip().lower()
+    if media_type == JSON:
         message: BeatMessage | PackedBeatMessage = _decode(value, _decode_json, _version_json, _NOT_JSON)
-    elif content_type == MSGPACK:
+    elif media_type == MSGPACK:
         message = _decode(value, _decode_msgpack, _version_msgpack, _NOT_MSGPACK)
     else:
         raise MessageError("content-type", f"content-type must be {JSON} or {MSGPACK}")
@@ -308,6 +312,8 @@ def refusal(beat: Beat) -> MessageError | None:
         return MessageError("r-index", f"r_index {beat.r_index} is beyond its {len(samples)} samples")
     if len(rr_ms) and not (np.isfinite(rr_ms).all() and rr_ms.min() > 0):
         return MessageError("rr", "RR intervals must be positive and finite")
+    if len(rr_ms) and rr_ms.max() < LEAST_RR_MS:
+        return MessageError("rr", f"no RR interval is as long as {LEAST_RR_MS:g} ms: milliseconds are wanted")
     return None
 
 

@@ -52,7 +52,6 @@ RELATIVE = 0.6
 LEAST_IRREGULARITY = 0.1  # added to the median absolute deviation of log RR
 RR_LIMITS = (-12.0, 0.5)  # of the ratio; a long interval tells little: beats after a pause are normal
 RR_WEIGHT = 0.78  # a beat 12 % early in a regular rhythm then weighs about 1, where a typical beat's energy is 3
-PAUSE_MS = 2000.0  # the clinic's limit of a sinus pause; in DS1 only 207 and 208 have any, 22 beats near one
 LONGEST_PAUSE_MS = 10_000.0  # what is longer is rather a gap in the signal, and counts as this
 PAUSE_WEIGHT = 5.0  # three pauses of 3 s among 40 beats at 60/min then weigh about 1
 LEAST_RR_MS = 100.0
@@ -60,6 +59,8 @@ WATCHED_MS = 3000  # the most that counts between two beats: what is longer is a
 SET_BACK_MS = 60_000  # a beat so much older than the newest is no repeat: it came late, or the clock was set back
 AGREED_MS = 60_000  # so long only beats at another time must be watched before it is the time
 MAX_LEADS = 12  # learned of one patient (a record of the topic has a largest size)
+STANDING = 64  # beats in a row whose time of R does not go on as their RR intervals say: then the sender is told of
+SLOWLY = 0.1  # of its RR interval a beat lies later than the one before, at most, where R is given in seconds
 SAME_R_MS = 2.5  # times of R are rounded to the millisecond
 LEAST_ACCEPTED = 0.2
 ACCEPTED_OVER = 64  # beats, about
@@ -80,6 +81,7 @@ class Patient:
     the recent beats that lay within the gate; left_ms: since when it is too small, None where it is not; pending:
     windows to learn from, every `stride`-th, since `first_ms` or `left_ms`; shifts: float64[n, 2], R and shift of the
     recent beats, ms; aside: what is learned of beats at quite another time while none but such come (not saved).
+    standing: beats in a row whose time of R went on by less than `SLOWLY` of their RR intervals, or not at all.
     What was not watched moves `first_ms` and `left_ms` on: the time watched is what `last_ms` is later.
     """
 
@@ -95,6 +97,7 @@ class Patient:
     pending: list[np.ndarray] = field(default_factory=list)
     shifts: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
     aside: "Patient | None" = None
+    standing: int = 0
 
     @property
     def known(self) -> Known:
@@ -226,6 +229,8 @@ def see(patient: Patient, window: np.ndarray, beat: Beat, contract: Bedside) -> 
     spare, samples = contract.spare, contract.samples
     step_ms = beat.r_time_ms - patient.last_ms
     new = 0 < step_ms <= contract.forget_s * 1000
+    goes_on = step_ms > (SLOWLY * beat.rr_ms[-1] if len(beat.rr_ms) else 0)
+    patient.standing = 0 if goes_on else patient.standing + 1
     if new:
         if step_ms > WATCHED_MS:
             _skip(patient, step_ms - WATCHED_MS)
@@ -353,9 +358,10 @@ def _rr(patient: Patient, beat: Beat, contract: Bedside) -> float:
 
 def _pauses(beat: Beat) -> float:
     """The share of the recent time that passed in pauses, weighed."""
-    intervals = np.minimum(beat.rr_ms[-contracts.RR_HISTORY :], LONGEST_PAUSE_MS)
-    paused = float(intervals[intervals >= PAUSE_MS].sum())
-    return PAUSE_WEIGHT * paused / float(intervals.sum()) if paused else 0.0
+    paused = float(np.minimum(contracts.pauses_ms(beat.rr_ms), LONGEST_PAUSE_MS).sum())
+    if not paused:
+        return 0.0
+    return PAUSE_WEIGHT * paused / float(np.minimum(beat.rr_ms[-contracts.RR_HISTORY :], LONGEST_PAUSE_MS).sum())
 
 
 def _median(values: list[float]) -> float:
@@ -394,6 +400,7 @@ def _saved(lead: str, patient: Patient, contract: Bedside) -> LeadBaseline:
         stride=patient.stride,
         pending=[_bytes(window) for window in patient.pending],
         shifts=[(int(r_ms), shift) for r_ms, shift in patient.shifts.tolist()],
+        r_index=contract.r_index,
     )
 
 
@@ -402,8 +409,9 @@ def from_message(message: BaselineMessage, contract: Bedside) -> dict[str, Patie
     found = {}
     for saved in message.leads:
         written = _written(saved)
-        fits = saved.fs_hz == contract.fs_hz and all(len(one) == 4 * contract.samples for one in written)
-        if not fits or not sound(saved):
+        window = (contract.fs_hz, contract.r_index)
+        fits = (saved.fs_hz, contract.r_index if saved.r_index is None else saved.r_index) == window
+        if not fits or any(len(one) != 4 * contract.samples for one in written) or not sound(saved):
             continue
         arrays = [np.frombuffer(one, "<f4") for one in written]
         patient = Patient(

@@ -33,6 +33,8 @@ _CUDA_OPTIONS = {"use_tf32": "0"}
 _ORT = onnxruntime.capi.onnxruntime_pybind11_state
 # onnxruntime's own errors have no common base below Exception
 _ORT_ERRORS = (
+    _ORT.EngineError,
+    _ORT.EPFail,
     _ORT.Fail,
     _ORT.InvalidArgument,
     _ORT.InvalidGraph,
@@ -64,8 +66,8 @@ class Model:
         """Start a session.
 
         provider: auto takes CUDA where it works, else the CPU; cuda demands it. threads: of one call on the CPU, 0 for
-        all cores. outputs: what `run` returns. Raises ConfigError when CUDA is demanded and absent, BundleError for a
-        model that is refused or lacks an output.
+        all cores. outputs: what `run` returns. Raises ConfigError when CUDA is demanded and absent, ScoringError where
+        it is there and fails, BundleError for a model that is refused or lacks an output.
         """
         self._session = _session(model, provider, threads)
         self._outputs = list(outputs)
@@ -107,9 +109,16 @@ class Scorer:
                 f"its {self.contract.inputs}, and this version of ecgwatch makes {self.contract.length} for its "
                 "contract: train it again with this version"
             )
-        self.provider = self._model.provider
         self._plain = np.full((1, self.contract.length), 0.5, np.float32)
-        self.score(self._plain)  # the first call allocates; no beat waits for it
+        try:
+            self.score(self._plain)  # the first call allocates; no beat waits for it
+        except ScoringError as error:
+            if provider != "auto" or self._model.provider != _CUDA:
+                raise
+            _say_gpu_fails(str(error))
+            self._model = Model(bundle.model, "cpu", threads, Scores._fields)
+            self.score(self._plain)
+        self.provider = self._model.provider
 
     @property
     def contract(self) -> Contract | Bedside | ImageContract:
@@ -248,15 +257,27 @@ def farthest(scale: Scale, most: float) -> float:
 def _session(model: bytes, provider: str, threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    cuda = provider != "cpu" and _CUDA in onnxruntime.get_available_providers() and _has_cuda_driver()
+    if provider != "cpu" and _CUDA in onnxruntime.get_available_providers() and _has_cuda_driver():
+        onnxruntime.preload_dlls()  # CUDA and cuDNN from their wheels, or from torch's
+        try:
+            return onnxruntime.InferenceSession(model, options, providers=[(_CUDA, _CUDA_OPTIONS), _CPU])
+        except _ORT_ERRORS as error:  # a GPU without free memory, perhaps; or the model, which the CPU tells
+            reason = str(error).splitlines()[0]
+    else:
+        reason = None
     try:
-        if cuda:
-            onnxruntime.preload_dlls()  # CUDA and cuDNN from their wheels, or from torch's
-        return onnxruntime.InferenceSession(
-            model, options, providers=[(_CUDA, _CUDA_OPTIONS), _CPU] if cuda else [_CPU]
-        )
+        session = onnxruntime.InferenceSession(model, options, providers=[_CPU])
     except _ORT_ERRORS as error:
         raise BundleError(f"onnxruntime refuses model.onnx: {str(error).splitlines()[0]}") from None
+    if reason is not None:
+        if provider == "cuda":
+            raise ScoringError(f"[model] provider = cuda, and the GPU fails: {reason}")
+        _say_gpu_fails(reason)
+    return session
+
+
+def _say_gpu_fails(reason: str) -> None:
+    logs.log.warning("the GPU fails, beats are scored on the CPU: %s", reason)
 
 
 def _has_cuda_driver() -> bool:

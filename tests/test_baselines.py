@@ -1,20 +1,24 @@
 """Typical beats on their topic: read, saved, reset; on the embedded broker, four partitions a topic."""
 
+import io
 import logging
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import msgspec
 import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from ecgwatch import cli, kafka, messages, patients
-from ecgwatch.baselines import SAVE_EVERY_S, Baselines, describe
+from ecgwatch.baselines import KEPT_S, SAVE_EVERY_S, Baselines, describe
 from ecgwatch.batch import Record
 from ecgwatch.beats import Bedside
 from ecgwatch.broker import embedded_broker
 from ecgwatch.config import Kafka, Settings, Topics
 from ecgwatch.errors import DataError
+from ecgwatch.logs import who
 from ecgwatch.patients import Patients, to_message
 from tests.integration.traffic import templates, until
 
@@ -220,14 +224,15 @@ class TestSilent:
 
     NOW_MS = 1_795_478_400_000
     LONG_S = CONTRACT.forget_s + 1
+    LEARNED = range(400)  # seconds of beats after which a typical beat is learned
 
     def at(self, *seconds_ago: float) -> list[float]:
         return [self.NOW_MS / 1000 - ago for ago in seconds_ago]
 
-    def two(self, site: Site, beats_ago_s: float, written_ago_s: float) -> None:
+    def two(self, site: Site, beats_ago_s: float, written_ago_s: float, beats: Sequence[int] = range(3)) -> None:
         """A patient and one who is that far behind in beats and in writing."""
         site.put(0, "here", saved("here", *self.at(9, 8, 7)), self.NOW_MS)
-        gone = saved("gone", *self.at(*(beats_ago_s + back for back in (9, 8, 7))))
+        gone = saved("gone", *self.at(*(beats_ago_s + 7 + back for back in reversed(beats))))
         site.put(0, "gone", gone, self.NOW_MS - round(1000 * written_ago_s))
 
     def test_who_is_behind_by_more_than_forget_s_is_not_read_and_is_taken_off_the_topic(
@@ -260,6 +265,25 @@ class TestSilent:
         self.two(site, beats_s, written_s)
         found = site.loaded(0)
         assert (counts(found), found.due({})) == ({"here": 3, "gone": 3}, [])
+
+    @pytest.mark.parametrize(("silent_s", "known"), [(LONG_S, {"here", "gone"}), (KEPT_S + 1, {"here"})])
+    def test_of_whom_a_typical_beat_was_learned_is_kept_for_a_week(self, site: Site, silent_s: float, known: set[str]):
+        self.two(site, silent_s, silent_s, beats=self.LEARNED)
+        found = site.loaded(0)
+        assert set(found.patients) == known
+        assert {record.key for record in found.due({})} == {b"here", b"gone"} - {name.encode() for name in known}
+
+    def test_a_patient_back_the_next_day_is_judged_by_what_was_known_whether_the_worker_ran_on_or_not(self, site: Site):
+        now = 0.0
+        ran_on = Baselines(site.settings, CONTRACT, clock=lambda: now)
+        learn(ran_on.patients, "a", *self.LEARNED)
+        site.publish(ran_on.due({"a": 1}))
+        now = 2 * CONTRACT.forget_s
+        learn(ran_on.patients, "b", now)
+        site.publish(ran_on.due({"b": 1}))
+        for worker in (ran_on, site.loaded(1)):
+            learn(worker.patients, "a", now)
+            assert worker.patients["a"]["MLII"].known == "learned"
 
     def test_a_partition_that_was_left_alone_for_years_is_read(self, site: Site):
         site.put(0, "a", saved("a", 1), 1_000_000)
@@ -344,6 +368,24 @@ class TestHear:
         until_heard(found, "end")
         assert counts(found) == {"a": 1}
 
+    @pytest.mark.parametrize("published", [Baselines.unsaved, partial(Baselines.due, partition_of={"b": 1})])
+    def test_a_save_that_was_on_its_way_does_not_undo_a_reset(
+        self, site: Site, published: Callable[[Baselines], list[Record]]
+    ):
+        found = site.loaded(1)
+        learn(found.patients, "a", *range(90))
+        on_its_way = found.due({"a": 1})
+        site.put(1, "a", None)
+        site.publish(on_its_way)
+        until_heard(found, "a")
+        site.publish(published(found))
+        assert counts(site.loaded(1)) == {}
+        assert (found.due({}), found.unsaved()) == ([], [])
+        learn(found.patients, "a", *range(100, 190))
+        found.hear()  # its own tombstone is no wish
+        site.publish(found.due({"a": 1}))
+        assert counts(site.loaded(1)) == {"a": 90}
+
     def test_a_tombstone_of_a_patient_who_is_not_known_changes_nothing(self, site: Site):
         found = site.loaded(0)
         learn(found.patients, "a", 1)
@@ -394,6 +436,15 @@ class TestSave:
     def test_after_a_clock_was_set_back_it_goes_on_being_saved(self, site: Site):
         site.put(2, "a", saved("a", *range(99_980, 100_000)))
         assert self.due_seconds(site.loaded(2)) == [60, 120, 180]
+
+    def test_a_lead_whose_clock_was_ahead_does_not_keep_the_others_from_being_saved(self, site: Site):
+        found = site.loaded(2)
+        learn(found.patients, "a", 1000, 1001)
+        learn(found.patients, "a", 1000 + 6 * 3600, lead="V1")
+        site.publish(found.due({"a": 2}) + found.unsaved())
+        assert self.due_seconds(found) == [61, 121, 181]
+        site.publish(found.unsaved())
+        assert counts(site.loaded(2)) == {"a": 201}
 
     def test_only_patients_of_the_batch_are_due(self, site: Site):
         found = site.loaded(2)
@@ -526,6 +577,16 @@ class TestCommands:
         assert [command.read(partition)[-1].value() is None for partition in range(4)] == [True, False, True, True]
         assert len(command.read(1)) == 1
 
+    def test_a_terminal_that_lacks_the_picture_s_characters_gets_their_numbers(
+        self, command: Site, monkeypatch: pytest.MonkeyPatch
+    ):
+        command.put(0, "a", saved("a", *range(20)))
+        written = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii"))
+        assert cli.main(["baseline", "show", "a"]) == 0
+        sys.stdout.flush()
+        assert b"\\u2581" in written.getvalue()
+
     @pytest.mark.parametrize("action", ["show", "reset"])
     def test_a_patient_of_whom_nothing_is_known_is_missing_data(
         self, command: Site, action: str, capsys: pytest.CaptureFixture[str]
@@ -561,20 +622,52 @@ def test_a_typical_beat_is_described_by_a_picture_of_one_line():
     assert first == "MLII: learning, 30 beats, the newest of 1970-01-01T00:00:29+00:00"
     assert len(picture) == CONTRACT.samples / 2
     assert set(picture) <= set("▁▂▃▄▅▆▇█")
+    named = msgspec.structs.replace(lead, lead="\x1b]0;x\x07")
+    assert describe(named).startswith("\\x1b]0;x\\x07: learning")  # a terminal would obey
     assert {"▁", "█"} & set(picture)
     assert figures.endswith("mV, usual deviation 0.0 %")
 
 
-def test_a_patient_silent_for_longer_than_would_count_is_dropped_from_memory_and_the_others_stay(site: Site):
+def test_times_of_r_that_do_not_go_on_are_said_once_a_minute(site: Site, caplog: pytest.LogCaptureFixture):
     now = 0.0
     found = Baselines(site.settings, CONTRACT, clock=lambda: now)
-    learn(found.patients, "a", 1)
+    learn(found.patients, "right", *range(100))
+    learn(found.patients, "bed 5", *[1] * 64)
+    for now in (0.0, 59.0, 61.0):
+        assert found.due({"right": 0, "bed 5": 0}) or now
+    first, second = caplog.messages
+    assert first == second
+    assert first.startswith(f"{who('bed 5', site.settings.logs)}: the times of R of 64 beats in a row do not go on")
+    assert "bed 5" not in first
+
+
+@pytest.mark.parametrize(("beats", "kept_s"), [(1, CONTRACT.forget_s), (400, KEPT_S)])
+def test_a_patient_silent_for_longer_than_would_count_is_dropped_from_memory_and_the_others_stay(
+    site: Site, beats: int, kept_s: float
+):
+    now = 0.0
+    found = Baselines(site.settings, CONTRACT, clock=lambda: now)
+    learn(found.patients, "a", *range(beats))
     learn(found.patients, "b", 1)
     found.due({"a": 0, "b": 0})
-    now = 0.9 * CONTRACT.forget_s
+    now = 0.9 * kept_s
     found.due({"b": 0})
     assert set(found.patients) == {"a", "b"}
-    now = 1.1 * CONTRACT.forget_s
+    now = 1.1 * kept_s
     found.due({"b": 0})
     assert set(found.patients) == {"b"}
     assert {record.key for record in found.unsaved()} == {b"b"}
+
+
+def test_a_learned_patient_who_was_back_within_the_week_is_not_dropped_for_the_time_before(site: Site):
+    now = 0.0
+    found = Baselines(site.settings, CONTRACT, clock=lambda: now)
+    learn(found.patients, "a", *range(400))
+    found.due({"a": 0})
+    now = 1.1 * CONTRACT.forget_s
+    found.due({})
+    now = KEPT_S - 60
+    found.due({"a": 0})
+    now = KEPT_S + 60
+    found.due({})
+    assert set(found.patients) == {"a"}

@@ -3,6 +3,8 @@
 import io
 import json
 import logging
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
@@ -10,6 +12,8 @@ import pytest
 
 from ecgwatch import clients, messages
 from ecgwatch.config import Settings
+from ecgwatch.errors import DataError
+from tests.wfdb_records import excerpt, write_record
 
 ALERT = messages.Alert(
     1, "bed-2/MLII/1700000000123", "bed-2", "MLII", 1_700_000_000_123, 4.211, 3.0, 0.1, 9.0, "map distance 9.00", "ab"
@@ -63,6 +67,23 @@ def test_control_characters_of_a_name_are_escaped_in_a_json_line_which_stays_the
     clients.json_lines(out)(alert)
     assert not [one for one in out.getvalue().rstrip("\n") if one in "\x1b\x07\x9b\n\x7f"]
     assert messages.decode_alert(out.getvalue().encode()) == alert
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_name_that_the_terminals_encoding_lacks_does_not_end_the_json_lines(encoding: str):
+    alert = msgspec.structs.replace(ALERT, patient="Müller-β-\U0001f493")
+    written = io.BytesIO()
+    terminal = io.TextIOWrapper(written, encoding)
+    clients.json_lines(terminal)(alert)
+    terminal.flush()
+    assert messages.decode_alert(written.getvalue()) == alert
+
+
+@pytest.mark.parametrize("options", [{"lead": "ECG lead II"}, {"patient": "p" * 201}])
+def test_a_record_whose_beats_no_worker_would_take_is_not_replayed(tmp_path: Path, options: dict[str, str]):
+    made = write_record(tmp_path, replace(excerpt(), lead=options.get("lead", "MLII")))
+    with pytest.raises(DataError, match=r"no worker would take these beats: .*; choose names with --patient, --lead"):
+        clients.replay(Settings(), made, **options)  # asks no broker
 
 
 def record(value: bytes | None) -> SimpleNamespace:

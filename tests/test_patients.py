@@ -807,3 +807,35 @@ def test_a_saved_lead_with_a_number_that_is_never_saved_is_left_out(change: dict
 def test_preparing_without_what_is_known_of_patients_names_the_function_that_does():
     with pytest.raises(BundleError, match=r"ecgwatch\.patients\.prepare"):
         contracts.prepare([beat(0)], CONTRACT)
+
+
+@pytest.mark.parametrize(
+    ("r_time_ms", "standing"),
+    [
+        (lambda number: number * RR_MS, 0),
+        (lambda number: number * RR_MS * 10, 0),  # every tenth beat is sent
+        (lambda number: number * RR_MS // 1000, 100),  # seconds
+        (lambda number: 0, 100),
+        (lambda number: number * RR_MS if number < 50 else 0, 50),
+    ],
+    ids=["milliseconds", "every tenth", "seconds", "none", "from some time on"],
+)
+def test_beats_whose_time_does_not_go_on_as_their_rr_intervals_do_are_counted(
+    r_time_ms: Callable[[int], int], standing: int
+):
+    patients: Patients = {}
+    feed(patients, [replace(beat(number), r_time_ms=r_time_ms(number)) for number in range(1, 101)])
+    found = patients["p"]["MLII"].standing
+    assert abs(found - standing) <= 1  # the first one has none before it
+
+
+def test_a_typical_beat_of_another_window_of_the_same_length_is_left_out():
+    patients: Patients = {}
+    feed(patients, [beat(number) for number in range(20)])
+    message = to_message("p", patients["p"], CONTRACT)
+    other = Bedside(before_s=CONTRACT.before_s + 0.048, after_s=CONTRACT.after_s - 0.048)
+    assert other.samples == CONTRACT.samples
+    assert set(from_message(message, CONTRACT)) == {"MLII"}
+    assert from_message(message, other) == {}
+    unsaid = [msgspec.structs.replace(lead, r_index=None) for lead in message.leads]
+    assert set(from_message(msgspec.structs.replace(message, leads=unsaid), CONTRACT)) == {"MLII"}

@@ -1,13 +1,16 @@
 """Scores of the shipped bundle."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import msgspec
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from ecgwatch import bundle as bundles
+from ecgwatch import scorer as scorer_module
 from ecgwatch.beats import Bedside
 from ecgwatch.bundle import Bundle, Scale
 from ecgwatch.errors import BundleError, ConfigError, ScoringError
@@ -136,3 +139,64 @@ def test_demanding_cuda_without_a_gpu_is_refused(bundle: Bundle) -> None:
         return
     with pytest.raises(ConfigError, match="provider = cuda"):
         Scorer(bundle, provider="cuda")
+
+
+class Full:
+    """A session on a GPU whose memory is taken: it starts, and fails at its first run (onnxruntime #9939)."""
+
+    def __init__(self, model: bytes, options: onnxruntime.SessionOptions) -> None:
+        self._session = SESSION(model, options, providers=["CPUExecutionProvider"])
+        self.get_inputs, self.get_outputs = self._session.get_inputs, self._session.get_outputs
+
+    def get_providers(self) -> list[str]:
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    def run(self, *given: object) -> None:
+        raise RuntimeException(OUT_OF_MEMORY)
+
+
+SESSION = onnxruntime.InferenceSession
+RuntimeException = onnxruntime.capi.onnxruntime_pybind11_state.RuntimeException
+OUT_OF_MEMORY = "bfc_arena.cc:376 Failed to allocate memory for requested buffer of size 8388608"
+
+
+def _refusing(model: bytes, options: onnxruntime.SessionOptions) -> None:
+    raise RuntimeException(OUT_OF_MEMORY)
+
+
+@pytest.fixture(params=[Full, _refusing], ids=["at the first run", "at the start"])
+def failing_gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU that onnxruntime finds and cannot use; there is no such one to test with."""
+
+    def session(model: bytes, options: onnxruntime.SessionOptions, providers: Sequence[object]) -> object:
+        on_cpu = providers == ["CPUExecutionProvider"]
+        return SESSION(model, options, providers=providers) if on_cpu else request.param(model, options)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
+    monkeypatch.setattr(scorer_module, "_has_cuda_driver", lambda: True)
+
+
+@pytest.mark.usefixtures("failing_gpu")
+def test_where_the_gpu_fails_auto_scores_on_the_cpu_and_says_so(
+    bundle: Bundle, x: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = Scorer(bundle)
+    assert found.provider == "CPUExecutionProvider"
+    assert found.score(x).finite.all()
+    (said,) = caplog.messages
+    assert said.startswith("the GPU fails, beats are scored on the CPU: ")
+    assert OUT_OF_MEMORY in said
+
+
+@pytest.mark.usefixtures("failing_gpu")
+def test_where_the_gpu_fails_cuda_is_no_damaged_bundle(bundle: Bundle) -> None:
+    with pytest.raises(ScoringError, match="Failed to allocate memory"):
+        Scorer(bundle, provider="cuda")
+
+
+@pytest.mark.usefixtures("failing_gpu")
+def test_a_damaged_model_is_one_on_a_machine_with_a_gpu_too() -> None:
+    with pytest.raises(BundleError, match="onnxruntime refuses"):
+        Model(b"no model")

@@ -109,6 +109,9 @@ def test_a_log_that_ends_before_the_committed_offset_ends_the_worker_with_one_li
     worker = site.worker()
     assert worker.exit_code() == 75
     assert "ERROR truncated: partition 2 ends at offset 0, the group has committed 100" in worker.log.splitlines()[-1]
+    done = site.check()  # where a supervisor starts it again and again, the group has members
+    assert done.returncode == 75
+    assert "partitions 2 end before the offset that is committed" in done.stderr
 
 
 def test_a_session_timeout_that_the_broker_refuses_ends_the_worker_with_78_the_key_and_the_limits(site: Site):
