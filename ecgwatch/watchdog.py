@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 
 from confluent_kafka import KafkaException
 
+from ecgwatch import logs
 from ecgwatch.config import Settings
 from ecgwatch.errors import AccessError, BrokerError, StuckError
 from ecgwatch.group import Group, Offsets, Partition
@@ -75,7 +76,7 @@ class Watchdog:
         # SimpleQueue.put, unlike Event.set, may be called by a signal handler at any moment
         self._stop_requests: queue.SimpleQueue[tuple[float, int | None]] = queue.SimpleQueue()
         self._threads = (
-            threading.Thread(target=self._watch, name="watchdog", daemon=True),
+            threading.Thread(target=self._watch_or_end, name="watchdog", daemon=True),
             threading.Thread(target=self._enforce, name="stop deadline", daemon=True),
         )
 
@@ -122,6 +123,14 @@ class Watchdog:
                 why, exit_code = "no broker answers", away[2]
             log.error("not stopped within %g s (%s): ending now", self._settings.worker.stop_timeout_s, why)
         self._end(exit_code)
+
+    def _watch_or_end(self) -> None:
+        """Watch; where that fails, end the process: a worker that nobody watches could be stuck for ever."""
+        try:
+            self._watch()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the thread would end and nobody notice
+            log.error("the watchdog failed (%s): ending, exit code %d", logs.where(error), StuckError.exit_code)
+            self._end(StuckError.exit_code)
 
     def _watch(self) -> None:
         group, progress, assigned = Group(self._settings), Progress(), self._assigned

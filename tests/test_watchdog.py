@@ -2,8 +2,10 @@
 
 import queue
 
+import pytest
+
 from ecgwatch.broker import embedded_broker
-from ecgwatch.config import Kafka, Settings, Worker
+from ecgwatch.config import Kafka, Settings, Topics, Worker
 from ecgwatch.group import Offsets
 from ecgwatch.watchdog import Progress, Watchdog
 
@@ -108,3 +110,14 @@ def test_a_worker_that_does_not_finish_what_it_gives_back_is_ended_as_stuck_what
         with watchdog.giving_back():
             assert ended.get(timeout=20) == 75
         watchdog.close()
+
+
+def test_a_watchdog_that_fails_itself_ends_the_worker(caplog: pytest.LogCaptureFixture):
+    ended: queue.Queue[int] = queue.Queue()
+    with embedded_broker(["beats"]) as address:
+        watchdog = Watchdog(Settings(kafka=Kafka(brokers=address), topics=Topics(beats="beats")), end=ended.put)
+        watchdog._say_leaderless = lambda numbers: 1 / 0
+        watchdog.start()
+        assert ended.get(timeout=20) == 75
+    watchdog.close()
+    assert "the watchdog failed (ZeroDivisionError at test_watchdog.py:" in caplog.text
