@@ -287,6 +287,12 @@ def test_a_mean_that_lacks_a_class_is_empty_and_a_goal_without_it_neither_met_no
     assert "| arrhythmia | Q | paced, unknown |  |" in tables.markdown(lacking)
 
 
+def test_goals_say_beside_the_best_of_all_betas_what_one_beta_reaches() -> None:
+    rows = [*_rows(FIVE), *_rows(dict.fromkeys("NSVFQ", 0.95), beta=0.05)]
+    (goal,) = (one for one in tables.goals(tables.table_1(rows), rows) if one["dataset"] == "arrhythmia")
+    assert (goal["ours"], goal["ours, beta .01"], goal["reached"]) == (pytest.approx(0.95), pytest.approx(0.9), "met")
+
+
 def _verdict(name: str, rows: list[Row]) -> str:
     (claim,) = (one for one in claims.CLAIMS if one.claim == name)
     return claims.judge(claim, rows).verdict
@@ -318,6 +324,8 @@ def test_each_claim_follows_its_rule() -> None:
     assert _verdict("beta < 1 is best", rows + from_one) == claims.UNTESTED  # figure 2 has five data sets, this is one
     assert _verdict("beta < 1 is best", rows + from_one[:2] + images) == claims.UNTESTED  # and five classes
     assert _verdict("beta < 1 is best", rows + from_one + images) == claims.IN_PART
+    hardly = _rows(dict.fromkeys("NSVFQ", 0.897), beta=1.0)  # .003 below is no more than another seed
+    assert _verdict("beta < 1 is best", rows + hardly + images) == claims.FAILS
     tcn = "TCN is above CNN and LSTM in all five classes"
     others = _rows(dict.fromkeys("NSVFQ", 0.8), network="cnn") + _rows(dict.fromkeys("NSVF", 0.8), network="lstm")
     assert _verdict(tcn, rows + others) == claims.UNTESTED  # Q, without an LSTM, would decide
@@ -481,6 +489,13 @@ def test_a_picture_of_which_a_cell_is_elsewhere_stays(runs: Path, saved: Cell) -
     alone, beside = (report.drawn(made, find)["12"] for made in (rows, [*rows, *elsewhere]))
     assert alone.draw and alone.whole and "not computed: mnist, 0; mnist, 1" in alone.caption
     assert beside.draw and not beside.whole and "mnist, 8" not in beside.caption
+
+
+def test_the_caption_of_the_heat_maps_counts_betas_and_seeds() -> None:
+    rows = [*_rows({"F": 0.9}), *_rows({"F": 0.9}, beta=2.0, seed=1)]
+    caption = report.drawn(rows, lambda *which, **other: None)["2"].caption
+    assert "betas computed: mnist, 7: 0 of 18; " in caption
+    assert caption.endswith("arrhythmia, F: 2 of 18, mean of up to 2 seeds")
 
 
 def test_a_torn_table_is_refused_by_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

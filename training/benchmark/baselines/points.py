@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-SAME = 0.01  # share by which the halves of the last third of a converged curve may differ: some 2 % over that third
+SAME = 0.01  # share by which the halves of the last half of a converged curve may differ: some 2 % over that half
 LEAST_EPOCHS = 10
 
 
@@ -73,14 +73,14 @@ class Scored:
 
 
 def converged(losses: Sequence[float], cooldown: int = 0) -> bool:
-    """Tell whether the halves of the last third of a curve have means within 1 % of each other.
+    """Tell whether the halves of the last half of a curve have means within 1 % of each other.
 
     cooldown: last epochs that are left out, because a lower learning rate makes a step of its own.
     """
     losses = losses[: len(losses) - cooldown]
     if len(losses) < LEAST_EPOCHS or not np.isfinite(losses).all():
         return False
-    part = len(losses) // 6
+    part = len(losses) // 4
     before, last = np.mean(losses[-2 * part : -part]), np.mean(losses[-part:])
     return bool(abs(last - before) <= SAME * abs(before))
 

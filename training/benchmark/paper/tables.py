@@ -12,10 +12,10 @@ import numpy as np
 
 from training.benchmark import published
 from training.benchmark.paper.cells import ENCODERS, JOINT, JOINT_Z, SHARES, SPLITS
-from training.benchmark.paper.choices import at, best_of, fixed, of_paper, select
+from training.benchmark.paper.choices import FIXED_BETA, at, best_of, fixed, of_paper, select
 from training.benchmark.paper.results import PLAIN, SAMPLED, THROUGH_MEAN, Row
 from training.benchmark.rows import write_lines
-from training.benchmark.tables import LATENT, OURS
+from training.benchmark.tables import ALPHAS, LATENT, OURS
 from training.parameters import CLASSES, Parameters
 from training.text import markdown_table
 
@@ -114,23 +114,32 @@ def goals(lines: Sequence[Line], rows: Sequence[Row]) -> list[Line]:
         ours = means[dataset]["ours, joint map, chosen"]
         said = f"S, joint map, chosen: at least {goal:.3f}"
         beside = {"ours, k = 5": _at_five(rows, dataset)}
+        beside["ours, beta .01"] = _of_one_beta(rows, dataset)
         beside |= {name: means[dataset][name] for name in ("ours, joint map, fixed", "ours, streaming, fixed")}
         found.append(_goal(dataset, said, ours, ours is not None and ours >= goal) | beside)
     for dataset, goal in NEAR.items():
         ours = means[dataset]["ours, reconstruction only"]
         said = f"reconstruction only: within {WITHIN} of {goal:.3f}"
-        found.append(
-            _goal(dataset, said, ours, ours is not None and abs(ours - goal) <= WITHIN) | dict.fromkeys(beside)
-        )
+        alone = dict.fromkeys(beside) | {"ours, beta .01": _of_one_beta(rows, dataset, (1.0,))}
+        found.append(_goal(dataset, said, ours, ours is not None and abs(ours - goal) <= WITHIN) | alone)
     return found
 
 
 def _at_five(rows: Sequence[Row], dataset: str) -> float | None:
     """Return mean S with k = 5, chosen as table 1 does."""
+    return _mean_best(of_paper(rows), dataset, ALPHAS, k=5)
+
+
+def _of_one_beta(rows: Sequence[Row], dataset: str, alphas: Sequence[float] = ALPHAS) -> float | None:
+    """Return mean S of beta .01, the rest chosen as table 1 does."""
+    return _mean_best(select(of_paper(rows), beta=FIXED_BETA), dataset, alphas)
+
+
+def _mean_best(rows: Sequence[Row], dataset: str, alphas: Sequence[float], k: int = 1) -> float | None:
     best = []
     for anomaly in CLASSES.get(dataset, {}):
-        of_class = select(of_paper(rows), dataset=dataset, anomaly=anomaly)
-        found = [one for placing in (JOINT, JOINT_Z) if (one := best_of(at(of_class, placing, k=5)))]
+        of_class = select(rows, dataset=dataset, anomaly=anomaly)
+        found = [one for placing in (JOINT, JOINT_Z) if (one := best_of(at(of_class, placing, k=k), alphas))]
         best.append(max(found).auroc if found else None)
     return _mean(best)
 
