@@ -6,6 +6,7 @@ that of bundle.json itself, so that a changed byte anywhere is refused (and `sha
 
 import hashlib
 import io
+import shutil
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -28,7 +29,7 @@ MODEL, MAP, CARD = "model.onnx", "map.npz", "MODEL_CARD.md"
 MAX_FILE_BYTES = 200_000_000  # what a bundle's file may unpack to
 
 # What zipfile and numpy raise on damaged archives, found by changing every bit of one (tests/test_bundle.py).
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, RuntimeError, ValueError)
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, MemoryError, RuntimeError, ValueError)
 
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
@@ -127,14 +128,21 @@ def load(name_or_path: str | Path) -> Bundle:
 
 
 def save(folder: Path, manifest: Manifest, model: bytes, reference_map: ReferenceMap, card: str) -> Bundle:
-    """Write a bundle folder; the manifest's hashes are filled in. Returns it as read back."""
+    """Write a bundle folder, whole or not at all; the manifest's hashes are filled in. Returns it as read back."""
     files = {MODEL: model, MAP: _pack_map(reference_map), CARD: card.encode()}
     manifest = msgspec.structs.replace(manifest, files={name: _sha256(data) for name, data in files.items()})
     files[MANIFEST] = msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
     files[SUMS] = f"{_sha256(files[MANIFEST])}  {MANIFEST}\n".encode()
-    folder.mkdir(parents=True, exist_ok=True)
+    partial, before = (folder.with_name(f"{folder.name}.{suffix}") for suffix in ("part", "before"))
+    for leftover in (partial, before):  # of a process that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
+    partial.mkdir(parents=True)
     for name, data in files.items():
-        (folder / name).write_bytes(data)
+        (partial / name).write_bytes(data)
+    if folder.exists():
+        folder.replace(before)
+    partial.replace(folder)
+    shutil.rmtree(before, ignore_errors=True)
     return load(folder)
 
 
@@ -161,7 +169,7 @@ def _read(where: str) -> dict[str, bytes]:
             return _unzip(shipped.read_bytes())
         path = Path(where)
         if path.is_dir():
-            return {name: (path / name).read_bytes() for name in (MANIFEST, SUMS, MODEL, MAP, CARD)}
+            return {name: _bounded(path / name) for name in (MANIFEST, SUMS, MODEL, MAP, CARD)}
         return _unzip(path.read_bytes())
     except FileNotFoundError as error:
         raise BundleError(
@@ -172,6 +180,14 @@ def _read(where: str) -> dict[str, bytes]:
         raise BundleError(f"bundle {where}: cannot be read: {error.strerror}") from None
     except _DAMAGED as error:
         raise BundleError(f"bundle {where}: no bundle folder and no whole .zip: {error}") from None
+
+
+def _bounded(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        data = opened.read(MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        raise zipfile.BadZipFile(f"{file.name} has more than {MAX_FILE_BYTES} bytes")
+    return data
 
 
 def _unzip(data: bytes) -> dict[str, bytes]:
@@ -193,7 +209,11 @@ def _verified(files: Mapping[str, bytes]) -> Bundle:
             raise BundleError(f"{MANIFEST} does not list {name}")
         if _sha256(files[name]) != manifest.files[name]:
             raise BundleError(f"{name} was changed: its SHA-256 is not the one in {MANIFEST}")
-    return Bundle(manifest, sha256, files[MODEL], _unpack_map(files[MAP], manifest), files[CARD].decode())
+    try:
+        card = files[CARD].decode()
+    except UnicodeDecodeError:
+        raise BundleError(f"{CARD} is not UTF-8") from None
+    return Bundle(manifest, sha256, files[MODEL], _unpack_map(files[MAP], manifest), card)
 
 
 def _manifest(data: bytes) -> Manifest:

@@ -13,13 +13,14 @@ import numpy as np
 from ecgwatch.errors import DataError
 from ecgwatch.messages import Beat
 
-# Classes of ANSI/AAMI EC57 by the annotation symbols of MIT-BIH; symbols that are no beat are absent.
+# Classes of ANSI/AAMI EC57 by the annotation symbols of WFDB, escape beats (e, j, n) as de Chazal et al. have them;
+# B, n, r and ? are not in MIT-BIH. Symbols that are no beat are absent; so is ! (a flutter wave), as in EC57.
 AAMI = {
-    **dict.fromkeys("NLRej", "N"),
+    **dict.fromkeys("NLRBejn", "N"),
     **dict.fromkeys("AaJS", "S"),
-    **dict.fromkeys("VE", "V"),
+    **dict.fromkeys("VEr", "V"),
     "F": "F",
-    **dict.fromkeys("/fQ", "Q"),
+    **dict.fromkeys("/fQ?", "Q"),
 }
 
 # What a beat message carries around R: enough for the paper's segment (1.5 s after R and the resampling filter's

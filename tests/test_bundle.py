@@ -1,6 +1,8 @@
 """A bundle on disk: what is damaged, incomplete or of another version is refused, in one line."""
 
+import errno
 import hashlib
+import io
 import json
 import zipfile
 from pathlib import Path
@@ -233,11 +235,16 @@ class Bomb:
         return Path.touch, (self.target,)
 
 
-def replace_map(folder: Path, **arrays: np.ndarray) -> None:
-    """Write other arrays as the map and make its hash right again."""
-    np.savez(folder / "map.npz", **arrays)
+def hash_again(folder: Path, name: str) -> None:
+    """Make the hash of a changed file right again."""
     files = json.loads((folder / "bundle.json").read_text())["files"]
-    rewrite(folder, files={**files, "map.npz": hashlib.sha256((folder / "map.npz").read_bytes()).hexdigest()})
+    rewrite(folder, files={**files, name: hashlib.sha256((folder / name).read_bytes()).hexdigest()})
+
+
+def replace_map(folder: Path, **arrays: np.ndarray) -> None:
+    """Write other arrays as the map."""
+    np.savez(folder / "map.npz", **arrays)
+    hash_again(folder, "map.npz")
 
 
 def test_a_pickle_in_the_map_is_refused_and_not_run(folder, tmp_path):
@@ -255,6 +262,44 @@ def test_a_map_of_other_numbers_than_float32_is_refused(folder):
     }
     replace_map(folder, **arrays)
     assert "map.npz: latents is float64[6, 3], not float32[6, 3]" in refusal(folder)
+
+
+def test_a_map_that_says_it_is_larger_than_memory_is_refused(folder):
+    header = io.BytesIO()
+    said = {"descr": "<f4", "fortran_order": False, "shape": (10**13, 3)}
+    np.lib.format.write_array_header_1_0(header, said)
+    with zipfile.ZipFile(folder / "map.npz", "w") as archive:
+        archive.writestr("latents.npy", header.getvalue())
+    hash_again(folder, "map.npz")
+    assert "map.npz: Unable to allocate" in refusal(folder)
+
+
+def test_a_card_that_is_no_text_is_refused(folder):
+    (folder / "MODEL_CARD.md").write_bytes(b"\xff")
+    hash_again(folder, "MODEL_CARD.md")
+    assert "MODEL_CARD.md is not UTF-8" in refusal(folder)
+
+
+def test_a_file_of_a_folder_beyond_the_limit_is_refused(folder, monkeypatch):
+    monkeypatch.setattr(bundles, "MAX_FILE_BYTES", 6)
+    assert "has more than 6 bytes" in refusal(folder)
+
+
+def test_a_bundle_that_is_saved_over_stays_whole_until_the_new_one_is(folder, monkeypatch):
+    def full(file: Path, data: bytes) -> int:
+        if file.name == "map.npz":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(file, data)
+
+    write, before = Path.write_bytes, bundles.load(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match="No space"):
+            bundles.save(folder, manifest(), b"another model", reference_map(), "# card\n")
+    assert content(bundles.load(folder)) == content(before)
+    after = bundles.save(folder, manifest(), b"another model", reference_map(), "# card\n")
+    assert (after.model, bundles.load(folder).model) == (b"another model",) * 2
+    assert [one.name for one in folder.parent.iterdir() if one.name.startswith("made")] == ["made"]
 
 
 def test_a_member_that_would_unpack_beyond_the_limit_is_refused(archive, monkeypatch):

@@ -1,5 +1,6 @@
 """How the demo counts."""
 
+import msgspec
 import pytest
 
 from ecgwatch.demo.tally import Tally, Truth
@@ -70,6 +71,30 @@ def test_a_beat_is_outstanding_until_it_is_scored_or_refused():
     made.scored(score("a", False), now_s=1.0)
     made.refused("bed-1")
     assert made.outstanding == 0
+
+
+def test_a_scored_beat_is_outstanding_until_its_alert_is_heard_in_whichever_order_they_come():
+    made = tally(a="N", b="V")
+    made.scored(score("a", True), now_s=1.0)
+    made.alerted(alert("b"))
+    made.scored(score("b", True), now_s=1.0)
+    assert made.outstanding == 1
+    made.alerted(alert("a"))
+    assert made.outstanding == 0
+
+
+def test_a_refusal_that_comes_twice_hides_no_beat_that_waits():
+    made = tally(a="N")
+    made.refused("bed-1")
+    made.refused("bed-1")
+    assert made.outstanding == 0
+
+
+def test_beats_that_came_before_their_typical_beat_was_learned_are_counted():
+    made = tally(a="N", b="N", c="N", d="N")
+    for name, known in (("a", "none"), ("b", "learning"), ("c", "learned"), ("d", None)):
+        made.scored(msgspec.structs.replace(score(name, False), baseline=known), now_s=1.0)
+    assert made.total.learning == 2
 
 
 def test_latency_is_the_median_time_from_sending_to_the_score():

@@ -85,3 +85,12 @@ def test_the_summary_tells_what_was_found_missed_and_false_beside_the_target():
     assert "alerts: 2, of which 1 right and 1 false" in text
     assert "1 of 1 found (100.0%), 0 missed" in text
     assert "3600 (the threshold aims at 10)" in text
+    assert "learned" not in text
+
+
+def test_the_summary_says_that_the_threshold_is_meant_for_learned_typical_beats():
+    made = tally(a="N")
+    made.scored(msgspec.structs.replace(score("a", False), baseline="learning"), now_s=0.03)
+    assert "1 of 1 beats came while their patient's typical beat was still being learned" in "\n".join(
+        view.summary(FACTS, made)
+    )

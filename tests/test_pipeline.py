@@ -79,6 +79,21 @@ def test_a_run_ends_with_a_bundle_that_verifies_and_scores(result: tuple[pipelin
     assert read.manifest.figures == json.loads((folder / "figures.json").read_text())
 
 
+def test_a_run_that_was_killed_while_its_map_was_written_goes_on(
+    result: tuple[pipeline.Result, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(file: Path, **arrays: np.ndarray) -> None:
+        file.write_bytes(b"PK half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez_compressed", killed)
+        with pytest.raises(KeyboardInterrupt):
+            made_run(*made_data(), tmp_path)
+    assert made_run(*made_data(), tmp_path).bundle.model == result[0].bundle.model
+    assert not (tmp_path / "draft").exists()
+
+
 def test_the_made_ectopic_beats_score_above_the_normal_ones(result: tuple[pipeline.Result, Path]) -> None:
     """With so little training the map tells them apart; that the parts are joined rightly is what this shows."""
     predictions = result[0].predictions

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from wfdb.io.annotation import ann_labels, is_qrs
 
 from ecgwatch.errors import DataError
 from ecgwatch.records import AAMI, AFTER_S, BEFORE_S, RR_INTERVALS, Record, beats_of, read_excerpt, read_wfdb
@@ -54,13 +55,18 @@ def _pairs(beats):
     return list(itertools.pairwise(r))
 
 
+def test_what_wfdb_calls_a_beat_has_a_class_and_nothing_else_but_flutter_waves():
+    beats = {label.symbol for label in ann_labels if is_qrs[label.label_store]}
+    assert set(AAMI) == beats - {"!"}
+
+
 def test_every_class_of_the_standard_is_reached_by_its_symbols():
     assert {kind: "".join(s for s in AAMI if AAMI[s] == kind) for kind in "NSVFQ"} == {
-        "N": "NLRej",
+        "N": "NLRBejn",
         "S": "AaJS",
-        "V": "VE",
+        "V": "VEr",
         "F": "F",
-        "Q": "/fQ",
+        "Q": "/fQ?",
     }
 
 

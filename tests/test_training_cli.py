@@ -56,6 +56,38 @@ def test_a_value_that_must_be_above_0_is_refused_by_its_option(name):
         parameters(f"--{name}", "0")
 
 
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--seed", "-1"], "--seed must be 0 or above"),
+        (["--cooldown", "-3"], "--cooldown must be 0 or above"),
+        (["--capacity", "nan"], "--capacity must be 0 or above"),
+        (["--denoise", "7"], "--denoise is a share"),
+        (["--perplexity", "1"], "--perplexity must be above 1"),
+        (["--perplexity", "nan"], "--perplexity must be above 1"),
+        (["--rr-window", "centred"], "--rr-window is of the paper's segment"),
+        (["--csv", "x", "--contract", "bedside"], "--csv is of the paper's segment"),
+        (["--csv", "x", "--split", "inter-patient"], "--csv: .*; leave out --split inter-patient"),
+        (["--csv", "x", "--rr-window", "past"], "--csv: .*; leave out --rr-window past"),
+    ],
+    ids=" ".join,
+)
+def test_what_is_out_of_range_or_would_be_ignored_is_refused_by_its_option(argv, said):
+    with pytest.raises(ConfigError, match=said):
+        parameters(*argv)
+
+
+def test_a_run_folder_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    idx_files.write(tmp_path / "mnist", of_part=150)
+    known = idx_files.known(images.RELEASES["mnist"], tmp_path / "mnist")
+    monkeypatch.setitem(images.RELEASES, "mnist", known)
+    argv = ["train", "--dataset", "mnist", "--anomaly", "3", "--data", str(tmp_path)]
+    assert cli.main([*argv, "--run", str(tmp_path / "file" / "run")]) == 66
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"ecgwatch: run folder {tmp_path / 'file' / 'run'}: Not a directory")
+
+
 def test_images_have_the_epochs_and_the_map_of_the_paper():
     made = parameters("--anomaly", "3", dataset="mnist")
     assert (made.epochs, made.cooldown, made.batch, made.learning_rate, made.references) == (20, 0, 100, 1e-3, 5000)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ecgwatch.config import Settings
-from ecgwatch.errors import ConfigError
+from ecgwatch.errors import ConfigError, DataError
 from training.parameters import CLASSES, NUMBERS, Parameters, defaults
 
 _HEARTBEATS_ONLY = ("csv", "split", "contract", "encoder", "rr_window", "keep_mixed_windows")
@@ -120,6 +120,13 @@ def parameters(args: argparse.Namespace) -> Parameters:
     for name in ("beta", "latent", "filters", "epochs", "references", "peers"):
         if not numbers[name] > 0:
             raise ConfigError(f"--{name} must be above 0")
+    for name in ("seed", "cooldown", "capacity"):
+        if not numbers[name] >= 0:
+            raise ConfigError(f"--{name} must be 0 or above")
+    if not 0 <= numbers["denoise"] <= 1:
+        raise ConfigError("--denoise is a share: 0 to 1")
+    if not numbers["perplexity"] > 1:
+        raise ConfigError("--perplexity must be above 1")
     if not numbers["references"] > numbers["peers"]:
         raise ConfigError("--references must be above --peers")
     given = [name for name in _HEARTBEATS_ONLY if getattr(args, name)]
@@ -128,8 +135,13 @@ def parameters(args: argparse.Namespace) -> Parameters:
     if args.folds is not None and (default.split != "inter-patient" or args.folds < 0 or args.folds == 1):
         raise ConfigError("--folds must be 0, or 2 or more, and is for --split inter-patient")
     contract = args.contract or default.contract
-    if args.encoder and contract != "segment":
-        raise ConfigError("--encoder is of the paper's segment: add --contract segment, or --split by-beat")
+    for name in ("csv", "encoder", "rr_window"):
+        if getattr(args, name) and contract != "segment":
+            option = name.replace("_", "-")
+            raise ConfigError(f"--{option} is of the paper's segment: add --contract segment, or --split by-beat")
+    if args.csv and (args.split == "inter-patient" or args.rr_window == "past"):
+        other = "--split inter-patient" if args.split == "inter-patient" else "--rr-window past"
+        raise ConfigError(f"--csv: these files are split by beat and scaled by a centred RR; leave out {other}")
     for name in ("filters", "denoise"):
         if getattr(args, name) is not None and contract != "bedside":
             raise ConfigError(f"--{name} is of the bedside contract")
@@ -165,22 +177,35 @@ def _normal(args: argparse.Namespace, default: Parameters) -> tuple[str, ...]:
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
-    """Train one model: data, run folder, bundle, report; returns the exit code."""
+    """Train one model: data, run folder, bundle, report; returns the exit code.
+
+    Raises DataError where a file of the run cannot be written.
+    """
+    wanted = parameters(args)
+    folder = args.run or Path("runs") / f"{wanted.dataset}-{wanted.split}-{''.join(wanted.normal)}-seed{wanted.seed}"
+    try:
+        _train(args, settings, wanted, folder)
+    except OSError as error:
+        at = f" ({error.filename})" if error.filename else ""
+        raise DataError(f"run folder {folder}: {error.strerror or error}{at}") from None
+    return 0
+
+
+def _train(args: argparse.Namespace, settings: Settings, wanted: Parameters, folder: Path) -> None:
     import torch
 
     from training import model_card, pipeline, run_report
     from training.datasets.read import read
-    from training.train import device
+    from training.train import device, open_run
 
-    wanted = parameters(args)
-    folder = args.run or Path("runs") / f"{wanted.dataset}-{wanted.split}-{''.join(wanted.normal)}-seed{wanted.seed}"
     on = device(args.device)
     torch.set_num_threads(args.threads or torch.get_num_threads())
     print(f"training on {on} ({torch.get_num_threads()} threads) into {folder}")
+    if (folder / "parameters.json").exists():
+        open_run(folder, wanted)  # said before the records are read, which takes a minute
     contract, data, split = read(wanted, args.data or Path(settings.data.directory), args.csv, args.offline)
     print(f"{len(split.train)} {contract.inputs} train, {len(split.calibration)} calibrate, {len(split.test)} test")
     this_run = pipeline.Run(wanted, contract, data, split, folder)
     result = pipeline.train(this_run, on, model_card.render)
     run_report.write(this_run, result)
     print(f"bundle {folder / 'bundle'} ({result.bundle.sha256[:12]}), report {folder / 'report.html'}")
-    return 0

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -159,13 +160,15 @@ def complete(
         figures={},
         versions=versions(),
     )
-    draft = bundles.save(run.folder / "bundle", manifest, whole, the_map, "")
+    draft = bundles.save(run.folder / "draft", manifest, whole, the_map, "")  # nobody serves one without its figures
     print(f"scoring {len(split.test)} test {inputs}")
     predictions = evaluate.predict(draft, data, split.test, split.normal)
     predictions.save(run.folder / "predictions.npz")
     figures = evaluate.figures(predictions, split, draft, data)
     write_atomically(run.folder / "figures.json", json.dumps(figures, indent=2))
-    return finish(run.folder / "bundle", draft, figures, card), predictions
+    finished = finish(run.folder / "bundle", draft, figures, card)
+    shutil.rmtree(run.folder / "draft")
+    return finished, predictions
 
 
 def finish(folder: Path, draft: Bundle, figures: dict[str, Any], card: Callable[[Manifest], str]) -> Bundle:
@@ -194,7 +197,9 @@ def _map(run: Run, encoder: Model) -> ReferenceMap:
                 )
     print(f"t-SNE of the latents of {len(latents)} references")
     made = reference_map.fit(latents, parameters.perplexity, parameters.seed, parameters.peers)
-    np.savez_compressed(file, latents=made.latents, positions=made.positions, mean_z=made.mean_z, rows=chosen)
+    partial = file.with_suffix(".part.npz")
+    np.savez_compressed(partial, latents=made.latents, positions=made.positions, mean_z=made.mean_z, rows=chosen)
+    partial.replace(file)
     return made
 
 

@@ -3,7 +3,8 @@
     python -m training.release            # hours on two cores; continues where it was stopped
     python -m training.release --only by-beat   # the other protocol's model and figures stay as they ship
     python -m training.release --repack   # of the bundle that ships graph and card are made again, and nothing else
-    python -m training.release --remap    # the encoder stays; map, scales, thresholds and figures are made again
+    python -m training.release --remap    # the encoder stays; map, scales, thresholds and figures are made again,
+                                          # scales and thresholds by models of the folds, which are trained for it
 
 Writes ecgwatch/bundles/default.zip, docs/model-card.md and docs/figures/.
 """
@@ -80,8 +81,8 @@ def main() -> None:
     parser.add_argument(
         "--remap",
         action="store_true",
-        help="train nothing: to the encoder that ships make map, scales, thresholds and figures again, as this version "
-        "would; the other seeds' figures go, because their encoders do not ship",
+        help="to the encoder that ships make map, scales, thresholds and figures again, as this version would; trains "
+        "the models of the folds alone, in remap/ of --runs; the other seeds' figures go: their encoders do not ship",
     )
     parser.add_argument(
         "--repack", action="store_true", help="train nothing: of the bundle that ships make graph and card again"

@@ -7,7 +7,7 @@ import base64
 import html
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ LOSS_NAMES = {
     "reconstruction": "reconstruction",
     "kl": "KL divergence, nats",
     "capacity": "capacity C, nats",
-    "watched_nse": "NSE, held-out normal",
+    "watched_nse": "NSE, normal, no dropout",
 }
 _DPI = 110
 _ROC_POINTS = 500
@@ -35,12 +35,16 @@ _ROC_POINTS = 500
 
 @dataclass(frozen=True)
 class Words:
-    """What differs in words between reports of heartbeats and of images; owner: what owns a reference."""
+    """What differs in words between reports of heartbeats and of images.
+
+    owner: what owns a reference; axis: what stands below a reconstruction.
+    """
 
     one: str
     owner: str
     reconstructions: str
     caution: str
+    axis: str = ""
 
 
 BEATS = Words(
@@ -49,6 +53,14 @@ BEATS = Words(
     "Test beats as the model sees them (from the R peak, scaled to [0, 1], padded with zeros) and what it makes of "
     "them. Drawn at random, not chosen.",
     " ecgwatch is no medical device.",
+    "sample after the R peak",
+)
+BEDSIDE = replace(
+    BEATS,
+    reconstructions="Test beats as the model sees them (in units of their typical beat's amplitude) and what it "
+    "makes of them; the typical beat, RR interval and pauses, which it sees too, are not drawn. Drawn at random, not "
+    "chosen.",
+    axis="sample of the window, which begins before the R peak",
 )
 IMAGES = Words(
     "image",
@@ -122,7 +134,7 @@ def save_pictures(folder: Path, report: Report, drawn: Mapping[str, Callable[[Re
 
 
 def losses_picture(report: Report) -> Figure:
-    """Draw the loss and its parts over the epochs, and the NSE of held-out normal beats."""
+    """Draw the loss and its parts over the epochs, and the NSE of normal beats that calibrate."""
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     panels = (("total", "reconstruction"), ("kl", "capacity"), ("watched_nse",))
     for axes, names in zip(figure.subplots(1, len(panels)), panels, strict=True):
@@ -155,7 +167,7 @@ def reconstructions_picture(report: Report) -> Figure:
         light(axes)
     if report.examples:
         grid.flat[0].legend(frameon=False, fontsize=8)
-    figure.supxlabel("sample after the R peak", fontsize=9)
+    figure.supxlabel(report.words.axis, fontsize=9)
     return figure
 
 

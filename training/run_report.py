@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import torch
 
-from ecgwatch.beats import ImageContract
+from ecgwatch.beats import Bedside, ImageContract, bedside_parts
 from ecgwatch.bundle import Bundle
 from ecgwatch.scorer import Model
 from training import report
@@ -33,7 +33,7 @@ def compose(run: Run, bundle: Bundle, predictions: Predictions) -> report.Report
     """Return what a report shows of a bundle: all but the training's losses and the examples."""
     data, split = run.data, run.split
     of_images = isinstance(bundle.manifest.contract, ImageContract)
-    words = report.IMAGES if of_images else report.BEATS
+    words = report.IMAGES if of_images else report.BEDSIDE if isinstance(run.contract, Bedside) else report.BEATS
     with np.load(run.folder / "map.npz", allow_pickle=False) as saved:
         owners = (data.classes if of_images else data.records)[saved["rows"]]
     shown = {k: v for k, v in msgspec.to_builtins(run.parameters).items() if not (of_images and k in BEATS_ONLY)}
@@ -73,7 +73,7 @@ def _drawn(data: Dataset, split: Split) -> tuple[np.ndarray, np.ndarray]:
 def _examples(data: Dataset, split: Split, result: Result) -> list[report.Example]:
     """Random test beats or images of each class with their reconstructions through the latent mean."""
     contract = result.bundle.manifest.contract
-    shape: tuple[int, ...] = (contract.length,)
+    shape: tuple[int, ...] = (-1,)
     if isinstance(contract, ImageContract):
         shape = (contract.channels, contract.height, contract.width)[contract.channels == 1 :]
     rng = np.random.default_rng(0)
@@ -85,7 +85,9 @@ def _examples(data: Dataset, split: Split, result: Result) -> list[report.Exampl
             given = torch.from_numpy(x)
             mean, nse = Serving(result.model)(given)
             y = result.model.draw(mean, given).numpy()
-            pairs = zip(x.reshape(-1, *shape), y.reshape(-1, *shape), nse.tolist(), strict=True)
+            if isinstance(contract, Bedside):
+                x, y = bedside_parts(x)[0], bedside_parts(y)[0]
+            pairs = zip(x.reshape(len(x), *shape), y.reshape(len(y), *shape), nse.tolist(), strict=True)
             examples += [report.Example(kind, *parts) for parts in pairs]
     return examples
 

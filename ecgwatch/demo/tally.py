@@ -63,6 +63,7 @@ class Count:
     missed: int = 0
     right_alerts: int = 0
     false_alerts: int = 0
+    learning: int = 0  # scored before their patient's typical beat was learned
     normal_s: float = 0.0
 
     @property
@@ -97,6 +98,7 @@ class Tally:
     latencies_ms: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES))
     _sent_at: dict[str, float] = field(default_factory=dict)
     _scored: set[str] = field(default_factory=set)
+    _alerting: set[str] = field(default_factory=set)  # whose score says so
     _alerted: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -112,9 +114,9 @@ class Tally:
 
     @property
     def outstanding(self) -> int:
-        """Beats sent that were neither scored nor refused yet."""
+        """Beats sent that were neither scored nor refused yet, and scored ones whose alert was not heard yet."""
         total = self.total
-        return total.sent - total.scored - total.refused
+        return max(0, total.sent - total.scored - total.refused) + len(self._alerting - self._alerted)
 
     @property
     def latency_ms(self) -> float | None:
@@ -134,6 +136,9 @@ class Tally:
         truth = self.truths[score.id]
         count = self.patients[truth.patient]
         count.scored += 1
+        count.learning += score.baseline in ("none", "learning")
+        if score.alert:
+            self._alerting.add(score.id)
         if truth.is_normal:
             count.normal_s += truth.rr_s
         else:

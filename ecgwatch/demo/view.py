@@ -97,6 +97,7 @@ def summary(facts: Facts, tally: Tally) -> list[str]:
         f"abnormal beats (annotated other than N): {total.found} of {total.abnormal} found{_percent(total)},"
         f" {total.missed} missed",
         f"false alerts per hour of normal rhythm: {_rate(total)} (the threshold aims at {facts.target_per_hour:g})",
+        *_learning(total),
         f"{_latency(tally)}, of which the embedded broker adds up to 1.5 s (`make bench`: a real one)",
     ]
 
@@ -191,6 +192,16 @@ def _latency_cell(tally: Tally) -> str:
 def _rate(count: Count) -> str:
     rate = count.false_alerts_per_hour
     return "-" if rate is None else f"{rate:.0f}"
+
+
+def _learning(count: Count) -> list[str]:
+    """Say where the threshold is not meant for what was seen: the excerpts are shorter than learning takes."""
+    if not count.learning:
+        return []
+    return [
+        f"{count.learning} of {count.scored} beats came while their patient's typical beat was still being learned, "
+        "which takes five minutes: the threshold is meant for later"
+    ]
 
 
 def _percent(count: Count) -> str:
