@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ecgwatch.beats import Contract
+from ecgwatch.beats import Bedside, Contract
 from ecgwatch.errors import DataError
 from ecgwatch.records import Record
 from training.datasets import arrhythmia
@@ -209,3 +209,29 @@ def test_the_person_of_two_real_records_is_tested_and_trains_nothing(mitdb):
     made = split(beats, "inter-patient", ["N"])
     assert records_of(beats, made.test) == {"202", "213"} and not len(made.train)
     assert (beats.classes[beats.records == "213"] == "F").sum() == 362
+
+
+def test_of_a_bedside_model_only_beats_and_hours_after_the_typical_beat_is_learned_count():
+    r_s = [1 + 0.8 * n for n in range(80)]
+    made = record_beats(rhythm(r_s, "N" * 80), Bedside(learn_s=20), ["N"])
+    assert made.samples.tolist() == [round(r * FS_HZ) for r in r_s if r >= 21]
+    assert made.hours == {"100": pytest.approx((r_s[-1] + 3 - 21) / 3600, abs=1e-5)}
+
+
+def test_a_record_of_which_no_typical_beat_is_learned_has_no_beats_and_no_hours():
+    made = record_beats(rhythm([1 + 0.8 * n for n in range(20)], "N" * 20), Bedside(learn_s=20), ["N"])
+    assert (len(made.x), made.hours) == (0, {"100": 0})
+
+
+def test_a_bedside_window_that_holds_an_abnormal_r_peak_is_not_clean():
+    r_s = [1 + 0.8 * n for n in range(80)]
+    r_s[50], r_s[60] = r_s[49] + 0.48, r_s[59] + 0.5  # a window with its room to be moved ends 0.488 s after R
+    made = record_beats(
+        rhythm(r_s, "".join("V" if n in (50, 60) else "N" for n in range(80))), Bedside(learn_s=20), ["N"]
+    )
+    at = [round(r_s[n] * FS_HZ) for n in (49, 50, 60)]
+    assert made.samples[~made.clean].tolist() == at
+
+
+def test_every_fourth_record_of_ds1_without_201_is_held_out():
+    assert CALIBRATION == ("101", "112", "118", "203", "209", "230")

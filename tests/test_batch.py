@@ -4,14 +4,15 @@ import hashlib
 import re
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 
-from ecgwatch import batch, bundle, logs, messages
+from ecgwatch import alerts, batch, bundle, logs, messages
 from ecgwatch.batch import PatientPartitions, Received, Record, Rules, cut, process
 from ecgwatch.messages import JSON, MSGPACK, Beat, encode_beats
 from ecgwatch.patients import Patient, Patients
-from ecgwatch.scorer import Scorer
+from ecgwatch.scorer import Scorer, score_each
 from tests.integration.traffic import beat
 
 
@@ -238,3 +239,51 @@ def test_only_a_bounded_number_of_patients_is_remembered():
     seen.moved({"c": 0})
     assert seen.moved({"a": 1}) == []
     assert seen.moved({"c": 1}) == [("c", 0, 1)]
+
+
+def test_an_alert_says_of_its_beat_what_the_score_record_says(rules: Rules):
+    beats = [replace(beat(n), patient="p") for n in range(20)]
+    found = process([message(*beats)], replace(rules, threshold=-1e9), {}).records
+    scores = [messages.decode_score(record.value or b"") for record in found if record.topic == "scores"]
+    raised = [record for record in found if record.topic == "alerts"]
+    assert [record.key for record in raised] == [b"p"] * len(scores) == [b"p"] * 20
+    for score, record in zip(scores, raised, strict=True):
+        said, expected = (
+            msgspec.structs.asdict(messages.decode_alert(record.value or b"")),
+            msgspec.structs.asdict(score),
+        )
+        assert said.pop("reason") == alerts.reason(score.nse, score.distance, rules.bundle)
+        assert expected.pop("alert")
+        assert said == expected
+    assert {score.baseline for score in scores} == {"none", "learning"}
+
+
+def test_a_beat_whose_score_is_just_the_threshold_is_no_alert_and_one_above_it_is(rules: Rules):
+    beats = [replace(beat(n), patient="p") for n in range(20)]
+    scores = sorted(one.score for one in score_each(beats, rules.scorer, {}))
+    found = process([message(*beats)], replace(rules, threshold=scores[9]), {})
+    said = [messages.decode_score(record.value or b"") for record in found.records if record.topic == "scores"]
+    assert sum(score.alert for score in said) == found.alerts == 10
+    assert [score.id for score in said if score.alert] == [
+        messages.decode_alert(record.value or b"").id for record in found.records if record.topic == "alerts"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("nse_above", "distance_above", "said"),
+    [
+        (True, False, ["reconstruction error"]),
+        (False, True, ["map distance"]),
+        (True, True, ["map distance", "reconstruction error"]),
+        (False, False, ["together, each within 99 %"]),
+    ],
+)
+def test_the_reason_names_the_terms_that_are_beyond_their_own_limit_and_no_other(
+    rules: Rules, nse_above: bool, distance_above: bool, said: list[str]
+):
+    limits = [scale.limit for scale in (rules.bundle.manifest.nse, rules.bundle.manifest.distance)]
+    nse, distance = (
+        limit * (1.01 if above else 1) for limit, above in zip(limits, (nse_above, distance_above), strict=True)
+    )
+    parts = alerts.reason(nse, distance, rules.bundle).split("; ")
+    assert len(parts) == len(said) and all(word in part for word, part in zip(said, parts, strict=True))

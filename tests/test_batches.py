@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from types import SimpleNamespace
 
 import pytest
+from confluent_kafka import Producer
 
 from ecgwatch import batches as under_test
 from ecgwatch import bundle, config
@@ -327,3 +328,47 @@ def test_the_content_type_is_that_of_the_header_and_none_without_a_value(headers
 def test_where_headers_could_not_be_read_the_value_tells_its_form(value, form):
     message = SimpleNamespace(topic="t", partition=0, offset=1, key=b"k", value=value, headers=None)
     assert under_test._received(message).content_type == form
+
+
+def test_records_that_the_client_skipped_end_all_before_anything_after_them_is_scored(play, settings):
+    producer = Producer({"bootstrap.servers": settings.kafka.brokers, "log_level": 0})
+    for _ in range(3):
+        producer.produce("beats", value=b"?", partition=3)
+    assert producer.flush(10) == 0
+
+    async def scene(batches, broker):
+        broker.acknowledge(0)
+        await batches.handle([letter(0, 3)])
+        stuck = asyncio.create_task(batches.handle([letter(2, 3)]))
+        await asyncio.wait([batches.failed], timeout=10)
+        stuck.cancel()
+        return str(batches.failed.exception()), broker.published
+
+    assert play(scene) == ("the Kafka client skipped records of partition 3 at offset 1", [0])
+
+
+def test_what_waits_in_a_partition_of_which_nothing_was_committed_is_scored_from_its_beginning(play, settings):
+    producer = Producer({"bootstrap.servers": settings.kafka.brokers, "log_level": 0})
+    for _ in range(3):
+        producer.produce("beats", value=b"?", partition=2)
+    assert producer.flush(10) == 0
+
+    async def scene(batches, broker):
+        broker.acknowledge(0)
+        await batches.handle([letter(0, 2), letter(1, 2), letter(2, 2)])
+        await committed(broker, {2: 3})
+        return broker.published
+
+    assert play(scene) == [0]
+
+
+def test_a_partition_that_comes_back_goes_on_where_the_group_says_and_not_where_this_worker_was(play):
+    async def scene(batches, broker):
+        broker.acknowledge(0)
+        await batches.handle([letter(0, 1)])
+        await batches.revoked()
+        batches.assigned()
+        await batches.handle([letter(0, 1)])  # nothing was committed: it comes again
+        return broker.published
+
+    assert play(scene) == [0, 0]

@@ -40,3 +40,7 @@ def test_a_score_compared_with_itself_never_differs_and_with_noise_it_does() -> 
     assert (same == other).all()
     low, high = interval(same - worse)
     assert 0 < low < high
+
+
+def test_the_interval_holds_95_of_100_samples() -> None:
+    assert interval(np.arange(1001.0)) == (25, 975)

@@ -9,6 +9,7 @@ import signal
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -26,8 +27,8 @@ from training.benchmark import placement, placements
 from training.benchmark.auroc import auroc
 from training.benchmark.paper import cells, choices, claims, report, results, tables
 from training.benchmark.paper import cli as paper_cli
-from training.benchmark.paper.cells import JOINT, JOINT_Z
-from training.benchmark.paper.results import PLAIN, SAMPLED, THROUGH_MEAN, Cell, Row
+from training.benchmark.paper.cells import JOINT, JOINT_Z, Examples
+from training.benchmark.paper.results import PER_PAIR, PLAIN, SAMPLED, THROUGH_MEAN, Cell, Row
 from training.benchmark.placement import Experiment
 from training.benchmark.tables import ALPHAS, LATENT, OURS
 from training.datasets import images
@@ -525,3 +526,99 @@ def test_without_anything_saved_or_with_a_cell_that_is_none_it_says_what_to_do(
     for jobs in ("0", "-1", "many", "1.5"):
         assert _benchmark(tmp_path, f"--jobs={jobs}") == 78
         assert f"--jobs {jobs}: must be auto, or a whole number above 0" in capsys.readouterr().err
+
+
+def _margin(name: str, rows: list[Row]) -> float:
+    (claim,) = (one for one in claims.CLAIMS if one.claim == name)
+    ((_, margin),) = claim.cases(rows)
+    return margin
+
+
+def _over_alpha(distance: float, nse: float, between: float) -> tuple[float, ...]:
+    return tuple({0.0: distance, 1.0: nse}.get(alpha, between) for alpha in ALPHAS)
+
+
+def test_the_margin_of_a_claim_is_what_its_rule_says() -> None:
+    whole = _over_alpha(distance=0.85, nse=0.8, between=0.9)
+    rows = [_row(auroc=whole), *_rows({"N": 0.7}, placing=LATENT)]
+    rows += [_row(auroc=whole, nse=THROUGH_MEAN, placing=way, fixed=s) for way, s in ((JOINT, 0.88), (OURS, 0.82))]
+    expected = {
+        "t-SNE is better than latent distance": 0.85 - 0.7,
+        claims.IMPROVES: 0.9 - 0.8,
+        f"{claims.IMPROVES}; nothing chosen, joint map (ours)": 0.88 - 0.8,
+        f"{claims.IMPROVES}; nothing chosen, streaming (ours)": 0.82 - 0.8,
+        claims.COMPLEMENT: 0.9 - 0.85,
+        f"{claims.COMPLEMENT}; nothing chosen, joint map (ours)": 0.88 - 0.85,
+        f"{claims.COMPLEMENT}; nothing chosen, streaming (ours)": 0.82 - 0.85,
+    }
+    for name, above in expected.items():
+        assert _margin(name, rows) == pytest.approx(above - claims.ABOVE), name
+
+
+def test_encoders_are_compared_by_the_seed_that_all_of_them_have() -> None:
+    rows = _rows(FIVE) + _rows(dict.fromkeys("NSVFQ", 0.6), seed=1)
+    rows += [one for network in ("cnn", "lstm") for one in _rows(dict.fromkeys("NSVFQ", 0.8), network=network)]
+    assert _verdict("TCN is above CNN and LSTM in all five classes", rows) == claims.HOLDS
+
+
+def test_a_class_that_alpha_0_is_best_for_already_says_nothing_of_a_lower_alpha() -> None:
+    rows = [_row(auroc=_over_alpha(0.9, 0.5, 0.6)), _row(auroc=_over_alpha(0.9, 0.5, 0.6), distance=PER_PAIR)]
+    assert _verdict("normalised distance lowers the best alpha (1/n^2)", rows) == claims.UNTESTED
+
+
+def test_of_equal_figures_the_smallest_beta_and_the_largest_alpha_are_chosen() -> None:
+    rows = _rows({"N": 0.8}, beta=1.0) + _rows({"N": 0.8})
+    assert choices.best_of(rows) == (0.8, 0.01, ALPHAS[-1])
+
+
+def test_rows_of_another_split_network_or_share_have_no_part_in_the_papers_figures() -> None:
+    others = [{"split": "by-time"}, {"split": "inter-patient"}, {"network": "cnn"}, {"share": 0.5}]
+    rows = [_row(), _row(split="by-image", network="table 3"), *(_row(**other) for other in others)]
+    assert choices.of_paper(rows) == rows[:2]
+
+
+def test_with_nothing_chosen_beta_is_the_fixed_one_whatever_else_was_computed() -> None:
+    assert choices.fixed([_row(fixed=0.8), _row(fixed=0.6, seed=1), _row(fixed=0.1, beta=1.0)]) == pytest.approx(0.7)
+
+
+def test_a_reconstruction_through_a_sampled_z_is_worse_than_through_the_mean(saved: Cell) -> None:
+    for nse in (saved.nse, saved.held_out_nse):
+        assert nse[SAMPLED].mean() > 1.01 * nse[THROUGH_MEAN].mean()
+
+
+def test_each_row_is_of_its_own_placing_k_and_nse(tmp_path: Path) -> None:
+    rng, abnormal = np.random.default_rng(0), np.arange(200) % 4 == 0
+    both = (SAMPLED, THROUGH_MEAN)
+    nse, held_out = ({name: rng.gamma(2, size=200) for name in both} for _ in range(2))
+    ways = {
+        name: placements.Placed(rng.gamma(2, size=(200, 3)), 9 * rng.random((200, 3)), np.eye(2), np.eye(2))
+        for name in (JOINT, OURS)
+    }
+    none = np.zeros(0)
+    cell = Cell(CELL, nse, held_out, abnormal, none, ways, Examples(*[none] * len(Examples._fields)))
+    train.open_run(tmp_path, BASE["mnist"])
+    rows = results.rows(cell, tmp_path)
+    assert {(row.test, row.abnormal) for row in rows} == {(200, 50)}
+    for placing, (column, k), way in product((JOINT, OURS), enumerate(placements.K), both):
+        (row,) = choices.at(rows, placing, way, k)
+        d, scale = ways[placing].test[:, column], ways[placing].scale[:, column]
+        middles = [np.median(held_out[way]), np.median(scale)]
+        spans = [np.quantile(one, 0.75) - middle for one, middle in zip((held_out[way], scale), middles, strict=True)]
+        s = (nse[way] - middles[0]) / spans[0] + (d - middles[1]) / spans[1]
+        expected = [auroc(one, abnormal)[0] for one in (d, nse[way], s)]
+        assert [row.auroc[ALPHAS.index(0.0)], row.auroc[ALPHAS.index(1.0)], row.fixed] == pytest.approx(
+            expected, abs=1e-4
+        )
+
+
+def test_a_cell_made_again_replaces_its_rows_from_before_and_no_other_cells() -> None:
+    others = [
+        _row(share=0.5),
+        _row(seed=1),
+        _row(beta=1.0),
+        _row(split="by-time"),
+        _row(network="cnn"),
+        _row(anomaly="S"),
+    ]
+    before = [_row(machine="before"), _row(machine="before", k=3), *others]
+    assert results.joined([_row(machine="now")], before, []) == [_row(machine="now"), *others]

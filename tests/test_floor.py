@@ -126,3 +126,16 @@ def test_on_real_records_both_numbers_beat_either_alone(mitdb):
     )
     table = floor.auroc_table(tested, floor.floor_scores(tested, reference))
     assert table["both"]["all"] > max(table["prematurity"]["all"], table["residual"]["all"]) > 0.9
+
+
+def test_an_rr_is_compared_with_the_ten_before_it():
+    r = np.cumsum([100, *[100] * 9, *[50] * 4, 50])
+    made = Record("made", 100.0, "MLII", np.zeros(2000, np.float32), r, ("N",) * len(r))
+    assert floor.prematurity(made)[-1] == pytest.approx(-np.log(50 / 100))
+
+
+def test_the_typical_beat_is_that_of_the_first_five_minutes_whatever_comes_later():
+    count = int(15 * 60 / BEAT_S) - 2
+    late = {n: "V" for n in range(count) if (1 + n) * BEAT_S > 301}
+    assert len(late) > count / 2
+    assert np.median(floor.measure(record(minutes=15, odd=late)).residual) > 0.1

@@ -839,3 +839,103 @@ def test_a_typical_beat_of_another_window_of_the_same_length_is_left_out():
     assert from_message(message, other) == {}
     unsaid = [msgspec.structs.replace(lead, r_index=None) for lead in message.leads]
     assert set(from_message(msgspec.structs.replace(message, leads=unsaid), CONTRACT)) == {"MLII"}
+
+
+def test_it_is_found_though_a_third_of_the_first_beats_are_ectopic_of_one_shape_without_any_noise():
+    patients: Patients = {}
+    same = beat(0, ectopic)
+    feed(patients, [beat(n, samples=same.samples) if n % 3 == 2 else beat(n) for n in range(LEARNING)])
+    assert near(typical(patients), sinus)
+
+
+def test_a_late_beat_of_one_lead_too_many_drives_out_none_that_is_learned():
+    patients: Patients = {}
+    names = [f"L{n}" for n in range(MAX_LEADS)]
+    feed(patients, [beat(1000 + n, lead=name) for n in range(LEAST_BEATS) for name in names])
+    feed(patients, [beat(0, lead="late")])  # 13 minutes before: of a buffer that was sent at last
+    assert sorted(patients["p"]) == sorted(names)
+
+
+def test_a_pause_of_just_two_seconds_is_one():
+    x = feed(learned(), [beat(NEXT, rr_ms=np.array([1000] * 28 + [2000], np.float32))])
+    assert x[0, -1] == pytest.approx(PAUSE_WEIGHT * 2 / 30)
+
+
+def test_four_intervals_tell_an_irregular_rhythm():
+    def rr(*intervals_ms: float) -> float:
+        return parts(feed(learned(), [beat(NEXT, rr_ms=np.array(intervals_ms, np.float32))])[0])[2]
+
+    assert rr(600, 1040, 600, 1040, 640) > -0.9
+
+
+def test_a_clock_that_is_set_back_while_learning_costs_no_more_than_the_learning_time():
+    patients: Patients = {}
+    feed(patients, [beat(n, r_time_ms=n * RR_MS + 3_600_000) for n in range(20)])
+    known = prepare([beat(20 + n) for n in range(AGREED + LEARNING)], CONTRACT, patients).known
+    assert (known[AGREED], known[-1]) == ("learning", "learned")
+
+
+def test_a_clock_that_is_set_back_after_a_beat_with_a_wrong_stamp_is_noticed_too():
+    patients = learned()
+    feed(patients, [beat(NEXT, r_time_ms=NEXT * RR_MS + 10**11)])
+    feed(patients, [beat(n) for n in range(1, AGREED + 6)])  # ten minutes back
+    assert lead(patients).last_ms == (AGREED + 5) * RR_MS
+
+
+def test_the_typical_beat_is_that_of_the_whole_learning_time_and_not_of_its_end():
+    patients: Patients = {}
+    feed(patients, [beat(n, ectopic if n >= LEARNING - 80 else sinus) for n in range(LEARNING)])
+    assert lead(patients).known == "learned"
+    assert near(typical(patients), sinus)
+
+
+@pytest.mark.parametrize("factor", [0.6, 1.6])
+def test_the_usual_deviation_follows_slow_change_too(factor: float):
+    def restless(number: int, times: float) -> Beat:
+        chance = np.random.default_rng(number)
+        t = np.arange(-180, 270) / 360
+        signal = sinus(t) + 0.03 * times * chance.normal(size=len(t))
+        return replace(beat(number), samples=signal.astype(np.float32))
+
+    patients: Patients = {}
+    feed(patients, [restless(n, 1.0) for n in range(LEARNING)])
+    before = lead(patients).deviation
+    feed(patients, [restless(n, factor) for n in range(LEARNING, LEARNING + 300)])
+    assert lead(patients).deviation == pytest.approx(factor * before, rel=0.1)
+
+
+@pytest.mark.parametrize("moved", [-8, 8])
+def test_a_typical_beat_is_not_smeared_where_r_is_marked_elsewhere(moved: int):
+    """32 ms early or late, at 250 Hz."""
+    patients = learned()
+    beats = [beat(n, fs_hz=250.0) for n in range(NEXT, NEXT + 300)]
+    feed(patients, [replace(one, r_index=one.r_index + moved) for one in beats])
+    assert lead(patients).accepted > 0.9
+    assert near(typical(patients), sinus)
+
+
+@pytest.mark.parametrize("rounded_ms", [-1, 1])
+def test_a_window_moved_is_found_again_though_times_of_r_are_rounded(rounded_ms: int):
+    one, after = beat(NEXT, fs_hz=250.0), beat(NEXT + 1)
+    moved = replace(one, r_time_ms=one.r_time_ms + 32, r_index=one.r_index + 8)
+    later = replace(
+        after, r_time_ms=after.r_time_ms + rounded_ms, rr_ms=np.append(after.rr_ms[:-1], RR_MS - 32).astype(np.float32)
+    )
+    rr = parts(feed(learned(), [moved, later])[1])[2]
+    assert rr == pytest.approx(0, abs=0.03)
+
+
+def test_irregularity_is_that_of_all_recent_intervals():
+    def rr(*intervals_ms: float) -> float:
+        return parts(feed(learned(), [beat(NEXT, rr_ms=np.array(intervals_ms, np.float32))])[0])[2]
+
+    irregular = [800 * (1.3 if n % 2 else 0.75) for n in range(20)]
+    assert rr(*irregular, *[800] * 4, 640) > -0.9
+
+
+@pytest.mark.parametrize(("amplitude_mv", "flat"), [(0.01, False), (0.0005, True)])
+def test_a_small_signal_is_judged_and_only_one_below_a_microvolt_is_flat(amplitude_mv: float, flat: bool):
+    t = np.arange(-180, 270) / 360
+    small = replace(beat(0), samples=(amplitude_mv * sinus(t) / np.ptp(sinus(t))).astype(np.float32))
+    refused = prepare([small], CONTRACT, {}).refused
+    assert [error.reason for error in refused.values()] == (["flat"] if flat else [])

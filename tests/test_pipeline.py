@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from ecgwatch import bundle as bundles
 from ecgwatch.beats import Bedside, Contract
+from ecgwatch.bundle import Scale
 from ecgwatch.errors import BundleError
 from ecgwatch.records import Record
 from ecgwatch.scorer import Scorer
@@ -223,3 +224,7 @@ def test_a_bedside_model_goes_from_records_to_a_bundle_that_scores(tmp_path: Pat
     abnormal = beats.classes[split.test] != "N"
     for one in terms:  # inverted, wide and early: whatever was learned, they stand out
         assert roc_auc_score(abnormal, one) > 0.9
+
+
+def test_a_scale_is_made_of_the_median_the_upper_quartile_and_what_99_of_100_do_not_exceed() -> None:
+    assert calibrate.scale(np.arange(101.0), log=True, most=5.0) == Scale(50.0, 75.0, 99.0, log=True, most=5.0)

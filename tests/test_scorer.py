@@ -13,8 +13,9 @@ from ecgwatch import bundle as bundles
 from ecgwatch import scorer as scorer_module
 from ecgwatch.beats import Bedside
 from ecgwatch.bundle import Bundle, Scale
-from ecgwatch.errors import BundleError, ConfigError, ScoringError
-from ecgwatch.scorer import Model, Scorer, scaled, verify
+from ecgwatch.errors import BundleError, ConfigError, MessageError, ScoringError
+from ecgwatch.scorer import Model, Scored, Scorer, Scores, scaled, score_each, verify
+from tests.integration.traffic import beat
 from training.score_graph import encoder_of
 
 
@@ -200,3 +201,38 @@ def test_where_the_gpu_fails_cuda_is_no_damaged_bundle(bundle: Bundle) -> None:
 def test_a_damaged_model_is_one_on_a_machine_with_a_gpu_too() -> None:
     with pytest.raises(BundleError, match="onnxruntime refuses"):
         Model(b"no model")
+
+
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 128, 129])
+def test_every_beat_of_a_batch_of_any_size_gets_its_score(scorer: Scorer, x: np.ndarray, count: int) -> None:
+    np.testing.assert_allclose(scorer.score(x[:count]).score, scorer.score(x).score[:count], rtol=1e-6, atol=1e-6)
+
+
+def test_a_beat_without_one_of_the_three_numbers_has_none() -> None:
+    one, nothing = np.ones(4), np.eye(4)[:3]
+    broken = Scores(*(np.where(row > 0, np.nan, one) for row in nothing))
+    assert broken.finite.tolist() == [False, False, False, True]
+
+
+def test_a_map_that_is_no_numbers_is_found_out(bundle: Bundle) -> None:
+    broken = replace(bundle.map, latents=bundle.map.latents * np.float32(np.nan))
+    with pytest.raises(BundleError, match="differ by nan"):
+        verify(replace(bundle, map=broken))
+
+
+def test_where_the_beats_cannot_be_cut_together_each_is_cut_alone_and_has_its_own_answer(scorer: Scorer) -> None:
+    good, short = [replace(beat(n), patient="p") for n in range(3)], beat(3)
+    short = replace(short, patient="p", samples=short.samples[: short.r_index + 5])
+    odd = replace(beat(4), samples=None)  # what no decoder lets through
+    found = score_each([good[0], short, odd, *good[1:]], scorer, {})
+    assert [one.reason if isinstance(one, MessageError) else "" for one in found] == [
+        "",
+        "too-short",
+        "internal",
+        "",
+        "",
+    ]
+    expected = score_each(good, scorer, {})
+    scored = [one for one in found if isinstance(one, Scored)]
+    np.testing.assert_allclose([one[:3] for one in scored], [one[:3] for one in expected], rtol=1e-5, atol=1e-5)
+    assert [one.baseline for one in scored] == [one.baseline for one in expected]

@@ -3,10 +3,12 @@
 import queue
 
 import pytest
+from confluent_kafka import Producer
 
+from ecgwatch import kafka
 from ecgwatch.broker import embedded_broker
 from ecgwatch.config import Kafka, Settings, Topics, Worker
-from ecgwatch.group import Offsets
+from ecgwatch.group import Group, Offsets
 from ecgwatch.watchdog import Progress, Watchdog
 
 HERE = ("beats", 0)
@@ -121,3 +123,49 @@ def test_a_watchdog_that_fails_itself_ends_the_worker(caplog: pytest.LogCaptureF
         assert ended.get(timeout=20) == 75
     watchdog.close()
     assert "the watchdog failed (ZeroDivisionError at test_watchdog.py:" in caplog.text
+
+
+def put(address: str, count: int) -> None:
+    """Records on partition 0."""
+    producer = Producer({"bootstrap.servers": address, "log_level": 0})
+    for _ in range(count):
+        producer.produce("ecg-beats", value=b"x", partition=0)
+    assert producer.flush(10) == 0
+
+
+@pytest.mark.parametrize("its", [True, False], ids=["its own", "another's"])
+def test_of_records_that_nobody_commits_the_worker_that_has_them_is_ended_and_others_wait_for_that(its: bool):
+    ended: queue.Queue[int] = queue.Queue()
+    with embedded_broker(["ecg-beats"]) as address:
+        put(address, 1)
+        watchdog = Watchdog(Settings(kafka=Kafka(brokers=address), worker=Worker(stuck_after_s=1)), end=ended.put)
+        if its:
+            watchdog.assign([("ecg-beats", 0)])
+        watchdog.start()
+        if its:
+            assert ended.get(timeout=20) == 75
+        else:
+            with pytest.raises(queue.Empty):
+                ended.get(timeout=6)  # session_timeout_s and more
+        watchdog.close()
+
+
+def test_a_broker_that_does_not_answer_ends_no_worker_however_long(monkeypatch, caplog):
+    monkeypatch.setattr(kafka, "REQUEST_TIMEOUT_S", 0.3)
+    ended: queue.Queue[int] = queue.Queue()
+    settings = Settings(kafka=Kafka(brokers="127.0.0.1:9"), worker=Worker(stuck_after_s=1))
+    watchdog = Watchdog(settings, end=ended.put)
+    watchdog.assign([("ecg-beats", 0)])
+    watchdog.start()
+    with pytest.raises(queue.Empty):
+        ended.get(timeout=5)
+    watchdog.close()
+    assert caplog.messages == ["broker 127.0.0.1:9 does not answer: waiting for it, nothing is lost"]
+
+
+def test_a_record_at_the_end_asked_for_is_none_that_lies_before_it():
+    with embedded_broker(["ecg-beats"]) as address:
+        put(address, 3)
+        group = Group(Settings(kafka=Kafka(brokers=address)))
+        assert [group.holds_record("ecg-beats", 0, first, 2) for first in (0, 1, 2)] == [True, True, False]
+        group.close()
