@@ -122,6 +122,9 @@ def test_figures_are_counted_again_where_the_cell_is_newer(runs: Path, tmp_path:
     (folder / "made.json").write_text(json.dumps(made | {"machine": "another"}))
     after = results.saved_rows(CELL, folder)
     assert [row.machine for row in after] == ["another"] * len(before)
+    older = (folder / "rows.csv").read_text().replace(",precision,", ",accuracy,", 1)
+    (folder / "rows.csv").write_text(older)
+    assert results.saved_rows(CELL, folder) == after
 
 
 def test_cells_trained_in_bfloat16_are_named(runs: Path, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_the_numbers_are_those_of_the_scorer(record: Path, scorer: Scorer):
 
 def test_a_beat_above_the_threshold_is_an_alert_and_no_other(record: Path, scorer: Scorer):
     scores = [line.score for line in lines(record) if line.score is not None]
-    threshold = float(np.median(scores))
+    threshold = sorted(scores)[len(scores) // 2]  # that of a beat: which is not above it
     scored = list(scored_beats(scorer, read_wfdb(record), threshold))
     assert [line.alert for line in scored] == [
         None if line.score is None else line.score > threshold for line in scored

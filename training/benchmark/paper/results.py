@@ -6,6 +6,7 @@ pictures of points (maps, ROC curves, reconstructions) need the run folders.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.spatial.distance import pdist
 
+from ecgwatch.errors import ConfigError
 from training.benchmark import placements
 from training.benchmark.auroc import auroc
 from training.benchmark.paper.cells import JOINT, JOINT_Z, WAYS, Examples, done
@@ -137,14 +139,16 @@ def rows(cell: Cell, folder: Path) -> list[Row]:
 def saved_rows(experiment: Experiment, folder: Path) -> list[Row]:
     """Return the figures of a cell from its folder's rows.csv, made once; none where the cell is not done.
 
-    They are made again where the cell or this module is newer: a grid of hundreds of cells takes minutes to count.
+    They are made again where the cell or this module is newer, or where another version wrote them: a grid of hundreds
+    of cells takes minutes to count.
     """
     if not done(folder):
         return []
     file = folder / "rows.csv"
     newest = max(path.stat().st_mtime for path in (Path(__file__), *folder.glob("*.npz"), *folder.glob("*.json")))
     if file.exists() and file.stat().st_mtime > newest:
-        return read_csv(file)
+        with suppress(ConfigError):
+            return read_csv(file)
     cell = load(experiment, folder)
     found = rows(cell, folder) if cell else []
     write_csv(file, found)
