@@ -126,7 +126,7 @@ class Baselines:
     def due(self, partition_of: Mapping[str, int]) -> list[Record]:
         """Return what is to be saved after a batch; partition_of: of the patients that it held."""
         self._partition_of |= partition_of
-        self._say_standing(partition_of)
+        self._say_stalled_times(partition_of)
         self._drop_silent(partition_of)
         tombstones, self._silent = self._silent[:_TOMBSTONES_AT_ONCE], self._silent[_TOMBSTONES_AT_ONCE:]
         return [
@@ -136,18 +136,18 @@ class Baselines:
             *(self._record(patient) for patient in partition_of if self._is_due(patient)),
         ]
 
-    def _say_standing(self, busy: Iterable[str]) -> None:
+    def _say_stalled_times(self, busy: Iterable[str]) -> None:
         """Say, once a minute and of one of them, whose times of R cannot be right: nobody else would notice."""
         if (now := self._clock()) < self._say_again_s:
             return
         for patient in busy:
-            if any(known.standing >= patients.STANDING for known in self.patients.get(patient, {}).values()):
+            if any(known.stalled >= patients.STALLED_BEATS for known in self.patients.get(patient, {}).values()):
                 self._say_again_s = now + SAY_AGAIN_S
                 log.warning(
                     "%s: the times of R of %d beats in a row do not go on as their RR intervals do: they come again, "
                     "stand still, or are not in milliseconds; of such beats no typical beat is learned",
                     who(patient, self._settings.logs),
-                    patients.STANDING,
+                    patients.STALLED_BEATS,
                 )
                 return
 

@@ -59,8 +59,12 @@ WATCHED_MS = 3000  # the most that counts between two beats: what is longer is a
 SET_BACK_MS = 60_000  # a beat so much older than the newest is no repeat: it came late, or the clock was set back
 AGREED_MS = 60_000  # so long only beats at another time must be watched before it is the time
 MAX_LEADS = 12  # learned of one patient (a record of the topic has a largest size)
-STANDING = 64  # beats in a row whose time of R does not go on as their RR intervals say: then the sender is told of
-SLOWLY = 0.1  # of its RR interval a beat lies later than the one before, at most, where R is given in seconds
+STALLED_BEATS = (
+    64  # beats in a row whose time of R does not go on as their RR intervals say: then the sender is told of
+)
+LEAST_STEP = (
+    0.1  # of its RR interval: by so much, at least, R lies after the one before, where both are in milliseconds
+)
 SAME_R_MS = 2.5  # times of R are rounded to the millisecond
 LEAST_ACCEPTED = 0.2
 ACCEPTED_OVER = 64  # beats, about
@@ -81,7 +85,7 @@ class Patient:
     the recent beats that lay within the gate; left_ms: since when it is too small, None where it is not; pending:
     windows to learn from, every `stride`-th, since `first_ms` or `left_ms`; shifts: float64[n, 2], R and shift of the
     recent beats, ms; aside: what is learned of beats at quite another time while none but such come (not saved).
-    standing: beats in a row whose time of R went on by less than `SLOWLY` of their RR intervals, or not at all.
+    stalled: beats in a row whose time of R went on by less than `LEAST_STEP` of their RR intervals, or not at all.
     What was not watched moves `first_ms` and `left_ms` on: the time watched is what `last_ms` is later.
     """
 
@@ -97,7 +101,7 @@ class Patient:
     pending: list[np.ndarray] = field(default_factory=list)
     shifts: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
     aside: "Patient | None" = None
-    standing: int = 0
+    stalled: int = 0
 
     @property
     def known(self) -> Known:
@@ -229,8 +233,8 @@ def see(patient: Patient, window: np.ndarray, beat: Beat, contract: Bedside) -> 
     spare, samples = contract.spare, contract.samples
     step_ms = beat.r_time_ms - patient.last_ms
     new = 0 < step_ms <= contract.forget_s * 1000
-    goes_on = step_ms > (SLOWLY * beat.rr_ms[-1] if len(beat.rr_ms) else 0)
-    patient.standing = 0 if goes_on else patient.standing + 1
+    goes_on = step_ms > (LEAST_STEP * beat.rr_ms[-1] if len(beat.rr_ms) else 0)
+    patient.stalled = 0 if goes_on else patient.stalled + 1
     if new:
         if step_ms > WATCHED_MS:
             _skip(patient, step_ms - WATCHED_MS)

@@ -330,11 +330,16 @@ def test_where_headers_could_not_be_read_the_value_tells_its_form(value, form):
     assert under_test._received(message).content_type == form
 
 
-def test_records_that_the_client_skipped_end_all_before_anything_after_them_is_scored(play, settings):
+def put_three(settings: Settings, partition: int) -> None:
+    """Three records on a partition of the beat topic."""
     producer = Producer({"bootstrap.servers": settings.kafka.brokers, "log_level": 0})
     for _ in range(3):
-        producer.produce("beats", value=b"?", partition=3)
+        producer.produce("beats", value=b"?", partition=partition)
     assert producer.flush(10) == 0
+
+
+def test_records_that_the_client_skipped_end_all_before_anything_after_them_is_scored(play, settings):
+    put_three(settings, 3)
 
     async def scene(batches, broker):
         broker.acknowledge(0)
@@ -348,10 +353,7 @@ def test_records_that_the_client_skipped_end_all_before_anything_after_them_is_s
 
 
 def test_what_waits_in_a_partition_of_which_nothing_was_committed_is_scored_from_its_beginning(play, settings):
-    producer = Producer({"bootstrap.servers": settings.kafka.brokers, "log_level": 0})
-    for _ in range(3):
-        producer.produce("beats", value=b"?", partition=2)
-    assert producer.flush(10) == 0
+    put_three(settings, 2)
 
     async def scene(batches, broker):
         broker.acknowledge(0)

@@ -810,7 +810,7 @@ def test_preparing_without_what_is_known_of_patients_names_the_function_that_doe
 
 
 @pytest.mark.parametrize(
-    ("r_time_ms", "standing"),
+    ("r_time_ms", "stalled"),
     [
         (lambda number: number * RR_MS, 0),
         (lambda number: number * RR_MS * 10, 0),  # every tenth beat is sent
@@ -821,12 +821,12 @@ def test_preparing_without_what_is_known_of_patients_names_the_function_that_doe
     ids=["milliseconds", "every tenth", "seconds", "none", "from some time on"],
 )
 def test_beats_whose_time_does_not_go_on_as_their_rr_intervals_do_are_counted(
-    r_time_ms: Callable[[int], int], standing: int
+    r_time_ms: Callable[[int], int], stalled: int
 ):
     patients: Patients = {}
     feed(patients, [replace(beat(number), r_time_ms=r_time_ms(number)) for number in range(1, 101)])
-    found = patients["p"]["MLII"].standing
-    assert abs(found - standing) <= 1  # the first one has none before it
+    found = patients["p"]["MLII"].stalled
+    assert abs(found - stalled) <= 1  # the first one has none before it
 
 
 def test_a_typical_beat_of_another_window_of_the_same_length_is_left_out():

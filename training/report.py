@@ -27,7 +27,7 @@ LOSS_NAMES = {
     "reconstruction": "reconstruction",
     "kl": "KL divergence, nats",
     "capacity": "capacity C, nats",
-    "watched_nse": "NSE, normal, no dropout",
+    "watched_nse": "NSE, normal, that set scales",
 }
 _DPI = 110
 _ROC_POINTS = 500
@@ -311,7 +311,12 @@ def _page(report: Report, images: Mapping[str, bytes]) -> str:
             images,
             report.words.reconstructions,
         ),
-        _picture("Training", "losses.png", images, f"Means over each epoch; the held-out {one}s choose nothing."),
+        _picture(
+            "Training",
+            "losses.png",
+            images,
+            f"Means over each epoch; the NSE, of {one}s that set scales, chooses nothing.",
+        ),
         _table(Table("Parameters", "", ("parameter", "value"), [(k, _plain(v)) for k, v in report.parameters.items()])),
         _table(Table("Versions", "", ("library", "version"), list(report.versions.items()))),
     ]
