@@ -59,12 +59,8 @@ WATCHED_MS = 3000  # the most that counts between two beats: what is longer is a
 SET_BACK_MS = 60_000  # a beat so much older than the newest is no repeat: it came late, or the clock was set back
 AGREED_MS = 60_000  # so long only beats at another time must be watched before it is the time
 MAX_LEADS = 12  # learned of one patient (a record of the topic has a largest size)
-STALLED_BEATS = (
-    64  # beats in a row whose time of R does not go on as their RR intervals say: then the sender is told of
-)
-LEAST_STEP = (
-    0.1  # of its RR interval: by so much, at least, R lies after the one before, where both are in milliseconds
-)
+# the sender is told of after so many beats in a row whose time of R goes on by less than this share of their RR interval
+STALLED_BEATS, LEAST_STEP = 64, 0.1
 SAME_R_MS = 2.5  # times of R are rounded to the millisecond
 LEAST_ACCEPTED = 0.2
 ACCEPTED_OVER = 64  # beats, about
