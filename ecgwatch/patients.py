@@ -59,7 +59,7 @@ WATCHED_MS = 3000  # the most that counts between two beats: what is longer is a
 SET_BACK_MS = 60_000  # a beat so much older than the newest is no repeat: it came late, or the clock was set back
 AGREED_MS = 60_000  # so long only beats at another time must be watched before it is the time
 MAX_LEADS = 12  # learned of one patient (a record of the topic has a largest size)
-# the sender is told of after so many beats in a row whose time of R goes on by less than this share of their RR interval
+# a sender is told of after so many beats in a row whose time of R goes on by less than this share of their RR interval
 STALLED_BEATS, LEAST_STEP = 64, 0.1
 SAME_R_MS = 2.5  # times of R are rounded to the millisecond
 LEAST_ACCEPTED = 0.2
