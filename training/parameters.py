@@ -63,7 +63,7 @@ class Parameters:
     latent: int = 10  # open in the paper; see training/networks.py
     filters: int = 64  # of the TCN (table 3)
     # weights before training. glorot: uniform, biases zero, Keras's default; of images, where it brings MNIST nearer to
-    # the paper's (docs/benchmark/README.md), whose table 3 uses the words of a Keras package
+    # the paper's (docs/benchmark/choices.md), whose table 3 uses the words of a Keras package
     initial: Initial = "torch"
     denoise: float = 0.0  # share of training beats to which the encoder sees made-up ectopic waves added (bedside)
     beta: float = 0.01  # eq. 1; the paper's best on this data set (table 2: .01 for four classes of five)
