@@ -26,7 +26,7 @@ import msgspec
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from ecgwatch import cluster, kafka, messages, patients
+from ecgwatch import cluster, kafka, messages, patients, saved
 from ecgwatch.batch import Record
 from ecgwatch.beats import Bedside
 from ecgwatch.config import Settings
@@ -84,7 +84,7 @@ class Baselines:
             raise
         self._consumer.assign([TopicPartition(self._topic, number, at) for number, at in self._heard.items()])
         read = {
-            name: patients.from_message(message, self._contract)
+            name: saved.from_message(message, self._contract)
             for name, one in kept.items()
             if (message := _decoded(name, one.value)) is not None
         }
@@ -210,7 +210,7 @@ class Baselines:
     def _record(self, patient: str) -> Record:
         leads = self.patients[patient]
         self._saved_ms[patient] = _newest_of_each(leads)
-        value = messages.encode(patients.to_message(patient, leads, self._contract))
+        value = messages.encode(saved.to_message(patient, leads, self._contract))
         return Record(self._topic, patient.encode(), value, partition=self._partition_of[patient])
 
 
@@ -338,7 +338,7 @@ def _decoded(patient: str, value: bytes | None) -> BaselineMessage | None:
     except MessageError as error:
         log.warning("a typical beat cannot be read and is learned again: %s", error)
         return None
-    sound = [lead for lead in message.leads[: patients.MAX_LEADS] if patients.sound(lead)]
+    sound = [lead for lead in message.leads[: patients.MAX_LEADS] if saved.sound(lead)]
     if damaged := len(message.leads) - len(sound):
         log.warning("of a patient %d typical beats cannot be read and are learned again", damaged)
     return msgspec.structs.replace(message, leads=sound)

@@ -19,7 +19,8 @@ from ecgwatch.broker import embedded_broker
 from ecgwatch.config import Kafka, Settings, Topics
 from ecgwatch.errors import DataError
 from ecgwatch.logs import who
-from ecgwatch.patients import Patients, to_message
+from ecgwatch.patients import Patients
+from ecgwatch.saved import to_message
 from tests.integration.traffic import templates, until
 
 CONTRACT = Bedside()

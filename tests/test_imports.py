@@ -20,6 +20,7 @@ ORDER = [
     "messages",
     "beats",
     "patients",
+    "saved",
     "records",
     "tsne_map",
     "bundle",

@@ -30,11 +30,10 @@ from ecgwatch.patients import (
     WATCHED_MS,
     Patient,
     Patients,
-    from_message,
     prepare,
     see,
-    to_message,
 )
+from ecgwatch.saved import from_message, to_message
 
 CONTRACT = Bedside()
 RR_MS = 800

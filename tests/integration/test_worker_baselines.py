@@ -14,8 +14,9 @@ from ecgwatch.batch import Received, Rules, process
 from ecgwatch.beats import Bedside
 from ecgwatch.demo import plan
 from ecgwatch.messages import JSON, Beat, Score, decode_baseline, decode_score, encode, encode_beats
-from ecgwatch.patients import Patients, prepare, to_message
+from ecgwatch.patients import Patients, prepare
 from ecgwatch.records import beats_of
+from ecgwatch.saved import to_message
 from ecgwatch.scorer import Scorer
 from tests.integration.traffic import Site, until
 
