@@ -53,7 +53,7 @@ def points() -> Points:
     return Points(_waves(300, 1), _waves(100, 2), test, seed=0, epochs=12, encoded=encoded)
 
 
-# UMAP takes half a minute to compile: tests/test_benchmark_cli.py runs placements.umap, which is all that these add
+# UMAP takes half a minute to compile: tests/test_benchmark_cli.py runs map_ways.umap, which is all that these add
 @pytest.mark.parametrize("name", [name for name in METHODS if not name.startswith("UMAP")])
 def test_a_method_tells_the_upside_down_apart_and_not_more_of_the_same(points: Points, name: str) -> None:
     method = METHODS[name]
@@ -171,6 +171,9 @@ def test_points_of_another_model_are_refused_and_their_unit_is_found(beats: Data
         arrays = dict(saved)
     arrays["test_latents"] = arrays["test_latents"][::-1]
     np.savez(folder / "points.npz", **arrays)
+    with pytest.raises(ConfigError, match="not of this checkpoint"):
+        experiment.Source(beats, tmp_path, epochs=2).run("V", 0)
+    np.savez(folder / "points.npz", **arrays | {"test_latents": arrays["test_latents"][:7]})
     with pytest.raises(ConfigError, match="not of this checkpoint"):
         experiment.Source(beats, tmp_path, epochs=2).run("V", 0)
 

@@ -14,7 +14,6 @@ from training.datasets.dataset import Dataset
 from training.parameters import CLASSES
 
 SAMPLES = Bedside().samples
-RNG = np.random.default_rng(0)
 
 
 def patients(count: int, abnormal_by: float) -> Dataset:
@@ -23,7 +22,8 @@ def patients(count: int, abnormal_by: float) -> Dataset:
     for _ in range(count * each):
         rows.append(np.concatenate([np.sin(np.arange(SAMPLES) / 9)] * 2 + [np.zeros(2)]))
     x = np.array(rows, np.float32)
-    x[:, :SAMPLES] += 0.05 * RNG.normal(size=(len(x), SAMPLES))
+    rng = np.random.default_rng([count, round(10 * abnormal_by)])
+    x[:, :SAMPLES] += 0.05 * rng.normal(size=(len(x), SAMPLES))
     classes = np.array((["N"] * 60 + ["V"] * 10) * count)
     x[classes == "V", 20:40] += abnormal_by
     names = np.repeat([f"p{number}" for number in range(count)], each)

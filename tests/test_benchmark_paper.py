@@ -23,14 +23,14 @@ from ecgwatch.beats import ImageContract
 from ecgwatch.errors import ConfigError, DataError
 from tests import idx_files
 from training import train
-from training.benchmark import placement, placements
+from training.benchmark import map_ways, placement
 from training.benchmark.auroc import auroc
 from training.benchmark.paper import cells, choices, claims, report, results, tables
 from training.benchmark.paper import cli as paper_cli
 from training.benchmark.paper.cells import JOINT, JOINT_Z, Examples
 from training.benchmark.paper.results import PER_PAIR, PLAIN, SAMPLED, THROUGH_MEAN, Cell, Row
 from training.benchmark.placement import Experiment
-from training.benchmark.tables import ALPHAS, LATENT, OURS
+from training.benchmark.placement_tables import ALPHAS, LATENT, OURS
 from training.datasets import images
 from training.models import encoded, make
 from training.parameters import Parameters, defaults
@@ -80,18 +80,18 @@ def test_a_cell_that_was_stopped_ends_as_one_that_was_not(
     runs: Path, saved: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(images.RELEASES, "mnist", idx_files.known(images.RELEASES["mnist"], runs / "mnist"))
-    whole, fit = placements.joint, train.fit
+    whole, fit = map_ways.joint, train.fit
     with monkeypatch.context() as stopping:
         stopping.setattr(train, "fit", lambda *given: pytest.fail("stopped") if fit(*given, stop_after=5) else None)
         with pytest.raises(pytest.fail.Exception):
             cells.run([CELL], BASE, runs, tmp_path, 1, CPU)
     with monkeypatch.context() as stopping:
-        stopping.setattr(placements, "joint", lambda points: pytest.fail("stopped"))
+        stopping.setattr(map_ways, "joint", lambda points: pytest.fail("stopped"))
         with pytest.raises(pytest.fail.Exception):
             cells.run([CELL], BASE, runs, tmp_path, 1, CPU)
     assert not cells.done(tmp_path / CELL.name) and cells.done(tmp_path / CELL.name, train_only=True)
     monkeypatch.setattr(train, "fit", lambda *given: pytest.fail("trained again"))
-    monkeypatch.setattr(placements, "joint", whole)
+    monkeypatch.setattr(map_ways, "joint", whole)
     assert cells.run([CELL], BASE, runs, tmp_path, 1, CPU) == 0
     again = results.load(CELL, tmp_path / CELL.name)
     assert again is not None
@@ -242,7 +242,7 @@ def test_figures_are_those_counted_by_hand() -> None:
     nse, d = np.array([1.0, 3, 4, 2]), np.array([5.0, 1, 2, 0.5])
     abnormal = np.array([False, False, True, True])
     places = np.array([[0.0, 0], [3, 4]])  # one pair, 5 apart
-    way = placements.Placed(np.stack([d, d, d], 1), np.array([[0.0], [1], [2]]).repeat(3, 1), places, places)
+    way = map_ways.Placed(np.stack([d, d, d], 1), np.array([[0.0], [1], [2]]).repeat(3, 1), places, places)
     found = results.over_alpha(nse, d, abnormal)
     assert (found[-1], found[0]) == (0.75, 0.25)
     half = [3.0, 2.0, 3.0, 1.25]  # a ties with n and is above m, b is below both: 1.5 of 4
@@ -510,6 +510,25 @@ def test_a_torn_table_is_refused_by_its_line(tmp_path: Path, capsys: pytest.Capt
     assert f"{file}, line 6: " in capsys.readouterr().err
 
 
+def test_a_file_of_other_columns_is_refused_by_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "out" / "cells.csv"
+    file.parent.mkdir()
+    file.write_text("a,b\n1,2\n")
+    assert _benchmark(tmp_path) == 78
+    assert f"{file}, line 2: " in capsys.readouterr().err
+
+
+def test_a_cell_has_the_same_weights_however_many_run_at_once(tmp_path: Path, runs: Path) -> None:
+    torch.set_num_threads(2)  # as torch does on two cores
+    idx_files.write(tmp_path / "mnist", of_part=150)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(images.RELEASES, "mnist", idx_files.known(images.RELEASES["mnist"], tmp_path / "mnist"))
+        assert cells.run([CELL], BASE, tmp_path, tmp_path, 1, CPU, train_only=True) == 0
+    assert torch.get_num_threads() == 1  # as `_begin` has it in a process of its own
+    weights = [(folder / CELL.name / "checkpoint.safetensors").read_bytes() for folder in (runs, tmp_path)]
+    assert weights[0] == weights[1]
+
+
 def test_without_anything_saved_or_with_a_cell_that_is_none_it_says_what_to_do(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -594,7 +613,7 @@ def test_each_row_is_of_its_own_placing_k_and_nse(tmp_path: Path) -> None:
     both = (SAMPLED, THROUGH_MEAN)
     nse, held_out = ({name: rng.gamma(2, size=200) for name in both} for _ in range(2))
     ways = {
-        name: placements.Placed(rng.gamma(2, size=(200, 3)), 9 * rng.random((200, 3)), np.eye(2), np.eye(2))
+        name: map_ways.Placed(rng.gamma(2, size=(200, 3)), 9 * rng.random((200, 3)), np.eye(2), np.eye(2))
         for name in (JOINT, OURS)
     }
     none = np.zeros(0)
@@ -602,7 +621,7 @@ def test_each_row_is_of_its_own_placing_k_and_nse(tmp_path: Path) -> None:
     train.open_run(tmp_path, BASE["mnist"])
     rows = results.rows(cell, tmp_path)
     assert {(row.test, row.abnormal) for row in rows} == {(200, 50)}
-    for placing, (column, k), way in product((JOINT, OURS), enumerate(placements.K), both):
+    for placing, (column, k), way in product((JOINT, OURS), enumerate(map_ways.K), both):
         (row,) = choices.at(rows, placing, way, k)
         d, scale = ways[placing].test[:, column], ways[placing].scale[:, column]
         middles = [np.median(held_out[way]), np.median(scale)]

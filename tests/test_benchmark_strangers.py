@@ -9,7 +9,7 @@ import pytest
 from ecgwatch.beats import Bedside
 from ecgwatch.records import Record
 from tests.test_pipeline import made_record
-from training.benchmark import pictures, strangers
+from training.benchmark import pictures, robustness, strangers
 from training.benchmark.strangers import Beats
 from training.datasets.arrhythmia import record_beats
 
@@ -73,13 +73,13 @@ def record() -> Record:
 
 
 def test_an_undisturbed_record_stays_as_it_is():
-    found = strangers.disturbed(record(), np.random.default_rng(0), 0.0, np.zeros(0), 0.0)
+    found = robustness.disturbed(record(), np.random.default_rng(0), 0.0, np.zeros(0), 0.0)
     assert np.array_equal(found.signal, record().signal)
     assert np.array_equal(found.r_samples, record().r_samples)
 
 
 def test_r_peaks_move_by_up_to_the_jitter_and_keep_their_symbols():
-    found = strangers.disturbed(record(), np.random.default_rng(0), 0.04, np.zeros(0), 0.0)
+    found = robustness.disturbed(record(), np.random.default_rng(0), 0.04, np.zeros(0), 0.0)
     moved_s = (found.r_samples - record().r_samples) / record().fs_hz
     assert 0.03 < np.abs(moved_s).max() <= 0.04 + 1 / record().fs_hz
     assert found.symbols == record().symbols
@@ -90,7 +90,7 @@ def test_r_peaks_move_by_up_to_the_jitter_and_keep_their_symbols():
 def test_the_noise_has_the_power_that_the_ratio_names(snr_db: float):
     noise = RNG.normal(size=10_000).cumsum()
     before = record()
-    found = strangers.disturbed(before, np.random.default_rng(0), 0.0, noise, snr_db)
+    found = robustness.disturbed(before, np.random.default_rng(0), 0.0, noise, snr_db)
     r, width = before.r_samples, round(0.05 * before.fs_hz)
     heights = [np.ptp(before.signal[max(0, at - width) : at + width]) for at in r.tolist()]
     signal_power = np.median(heights) ** 2 / 8  # of a sine as high as the QRS complexes

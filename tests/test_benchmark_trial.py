@@ -68,9 +68,9 @@ def test_a_device_that_processes_share_through_mps_is_another_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
-    assert not trial.shared(torch.device("cuda"))
+    assert not trial.has_mps(torch.device("cuda"))
     (tmp_path / "control").touch()
-    assert trial.shared(torch.device("cuda")) and not trial.shared(CPU)
+    assert trial.has_mps(torch.device("cuda")) and not trial.has_mps(CPU)
 
 
 def test_memory_that_does_not_suffice_in_a_process_ends_the_trial_with_what_worked_before(

@@ -77,6 +77,14 @@ def test_a_table_of_another_width_is_refused(tmp_path):
         csv.read(tmp_path / "mine.csv")
 
 
+def test_an_empty_file_is_refused_in_one_line(tmp_path, recwarn):
+    for content in ("", "\n\n"):
+        (tmp_path / "mine.csv").write_text(content)
+        with pytest.raises(DataError, match=r"mine\.csv is empty$"):
+            csv.read(tmp_path / "mine.csv")
+    assert not recwarn.list
+
+
 def test_a_file_that_is_no_text_is_refused(tmp_path):
     (tmp_path / "mine.csv").write_bytes(bytes(range(128, 256)) * 40)
     with pytest.raises(DataError, match=r"mine\.csv:1: not 188 numbers"):

@@ -84,6 +84,15 @@ def test_a_file_that_is_no_idx_file_is_named(tmp_path: Path, content: bytes):
         images.read_idx(tmp_path / "x.gz")
 
 
+def test_a_file_that_is_not_packed_or_cut_is_named(tmp_path: Path):
+    whole = idx_files.packed(np.zeros(50))
+    damaged = b"\xff" * (len(whole) - 10)
+    for content in (gzip.decompress(whole), whole[:-9], whole[:10] + damaged, b""):
+        (tmp_path / "x.gz").write_bytes(content)
+        with pytest.raises(DataError, match=r"x.gz: no whole IDX file of bytes"):
+            images.read_idx(tmp_path / "x.gz")
+
+
 def test_images_and_labels_that_do_not_belong_together_are_refused(tmp_path: Path):
     idx_files.write(tmp_path)
     (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(idx_files.packed(np.zeros(7)))

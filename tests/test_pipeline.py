@@ -131,10 +131,12 @@ def test_a_calibration_patient_touches_scaling_and_thresholds_alone(
     assert one.manifest.nse != two.manifest.nse
 
 
-def test_with_folds_each_patient_is_judged_by_a_model_that_the_others_alone_trained(tmp_path: Path) -> None:
+def test_with_folds_each_patient_is_judged_by_a_model_that_the_others_alone_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     beats, made = made_data()
     of_a, of_b = (made.train[beats.records[made.train] == name] for name in "ab")
-    split = replace(made, calibration=made.train, folds=(beats.records[made.train] == "b").astype(int))
+    split = replace(made, calibration=made.train, folds=2 * (beats.records[made.train] == "b"))  # 1 is empty
     short = replace(PARAMETERS, cooldown=0)
     judged = pipeline.by_others(pipeline.Run(short, Contract(), beats, split, tmp_path), torch.device("cpu"))
     assert judged is not None
@@ -145,6 +147,8 @@ def test_with_folds_each_patient_is_judged_by_a_model_that_the_others_alone_trai
         alone = model(torch.from_numpy(beats.x[of_a]))[1].numpy()
     assert np.allclose(nse[split.folds == 0], alone, rtol=1e-4)
     assert (nse > 0).all() and (distance > 0).all()
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("scaling and thresholds")]
+    assert [line.split(",")[0][-11:] for line in said] == ["fold 1 of 2", "fold 2 of 2"]
 
 
 def test_a_run_started_again_is_not_computed_again(result: tuple[pipeline.Result, Path]) -> None:

@@ -25,6 +25,11 @@ def test_other_references_are_no_reason_to_refuse(tmp_path: Path, monkeypatch: p
         release.remap(tmp_path / "runs", tmp_path, tmp_path)
 
 
+def test_what_is_not_finished_is_not_assembled(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="inter-patient-0 is not finished, whose figures ship: train it first"):
+        release.assemble(tmp_path / "runs", tmp_path, tmp_path)
+
+
 def _no_data(*_: object) -> None:
     raise DataError("no records here")
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from ecgwatch.errors import ConfigError
+from ecgwatch.errors import ConfigError, DataError
 from training.parameters import Parameters, defaults
-from training.train import checkpoint_losses, device, fit, open_run, random_crops
+from training.train import checkpoint_losses, device, fit, open_run, random_crops, versions
 
 torch.set_num_threads(1)
 PARAMETERS = Parameters(epochs=2, cooldown=1, batch=20)
@@ -158,3 +158,16 @@ def test_demanding_cuda_where_there_is_none_is_refused() -> None:
     else:
         with pytest.raises(ConfigError, match="--device cpu"):
             device("cuda")
+
+
+def test_fewer_than_a_batch_train_nothing_and_are_refused(x: np.ndarray, tmp_path: Path) -> None:
+    few = PARAMETERS.batch - 1
+    with pytest.raises(DataError, match="19 normal beats or images train here, and a batch is 20"):
+        fit(x[:few], x[:10], PARAMETERS, _folder(tmp_path / "few"), torch.device("cpu"))
+    fit(x[: few + 1], x[:10], PARAMETERS, _folder(tmp_path / "enough"), torch.device("cpu"))
+
+
+def test_versions_name_what_is_installed_alone() -> None:
+    found = versions()
+    assert {"python", "torch", "numpy", "ecgwatch"} <= set(found)
+    assert all(number[0].isdigit() for number in found.values())

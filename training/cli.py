@@ -148,7 +148,6 @@ def parameters(args: argparse.Namespace) -> Parameters:
     return replace(
         default,
         source="csv" if args.csv else default.source,
-        split=default.split,
         folds=default.folds if args.folds is None else args.folds,
         contract=contract,
         encoder=args.encoder or default.encoder,

@@ -1,5 +1,6 @@
 """Figures of a bundle on test beats or images, through the worker's own scoring code."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,10 @@ from sklearn.metrics import roc_auc_score
 from ecgwatch.bundle import Bundle
 from ecgwatch.errors import ScoringError
 from ecgwatch.scorer import Scorer
-from training.datasets.arrhythmia import KINDS, PACED
+from training.datasets.arrhythmia import KINDS, LEARNING_S, PACED, SICK_SINUS
 from training.datasets.dataset import Dataset, Split
 
-FIRST_MINUTES_S = 300  # EC57 leaves the first five minutes out
 FS_HZ = 360
-SICK_SINUS = "232"  # holds most of DS2's class S; its typical beat is abnormal: figures with and without it
 TERMS = ("nse", "distance", "score")
 _BATCH = 1024
 
@@ -70,7 +69,7 @@ def evaluated(predictions: Predictions, split: Split) -> Predictions:
     """Return the beats that figures are taken over: between patients those after the first 5 minutes."""
     if split.name != "inter-patient":
         return predictions
-    return predictions.where(predictions.samples > FIRST_MINUTES_S * FS_HZ)
+    return predictions.where(predictions.samples >= LEARNING_S * FS_HZ)
 
 
 def figures(predictions: Predictions, split: Split, bundle: Bundle, data: Dataset) -> dict[str, Any]:
@@ -121,27 +120,19 @@ def auroc(predictions: Predictions) -> dict[str, float | int | None]:
     return {**values, "normal": int(predictions.normal.sum()), "abnormal": int((~predictions.normal).sum())}
 
 
-def realised(predictions: Predictions, target: float, threshold: float, hours: dict[str, float]) -> dict[str, Any]:
+def realised(predictions: Predictions, target: float, threshold: float, hours: Mapping[str, float]) -> dict[str, Any]:
     """Return false alerts per hour of normal rhythm, over all records and per record, and the sensitivity per class."""
     alerts = predictions.score > threshold
-    per_record = {}
-    for record in np.unique(predictions.records):
-        there = predictions.records == record
-        normal = there & predictions.normal
-        normal_hours = normal_rhythm_hours(hours[str(record)], int(normal.sum()), int(there.sum()))
-        per_record[str(record)] = round(float((alerts & normal).sum() / normal_hours), 2) if normal_hours else None
-    all_hours = sum(
-        normal_rhythm_hours(
-            hours[str(r)],
-            int((predictions.normal & (predictions.records == r)).sum()),
-            int((predictions.records == r).sum()),
-        )
-        for r in np.unique(predictions.records)
-    )
+    false = alerts & predictions.normal
+    normal_hours = hours_of_normal_rhythm(predictions.records, predictions.normal, hours)
+    per_record = {
+        record: round(float(false[predictions.records == record].sum() / of_record), 2) if of_record else None
+        for record, of_record in normal_hours.items()
+    }
     return {
         "target_per_hour": target,
         "threshold": threshold,
-        "false_alerts_per_hour": round(float((alerts & predictions.normal).sum() / all_hours), 2),
+        "false_alerts_per_hour": round(float(false.sum() / sum(normal_hours.values())), 2),
         "false_alerts_per_hour_by_record": per_record,
         "sensitivity": {
             kind: round(float(alerts[predictions.classes == kind].mean()), 4)
@@ -151,6 +142,13 @@ def realised(predictions: Predictions, target: float, threshold: float, hours: d
     }
 
 
-def normal_rhythm_hours(hours: float, normal: int, beats: int) -> float:
-    """Return the share of a record's time that its normal beats take."""
-    return hours * normal / beats if beats else 0.0
+def hours_of_normal_rhythm(records: np.ndarray, normal: np.ndarray, hours: Mapping[str, float]) -> dict[str, float]:
+    """Return of each record hours of normal rhythm: its time, in proportion to its normal beats.
+
+    records: [n], of each beat; normal: bool[n]; hours: of each record.
+    """
+    found = {}
+    for record in np.unique(records).tolist():
+        there = records == record
+        found[record] = hours[record] * int(normal[there].sum()) / int(there.sum())
+    return found

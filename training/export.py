@@ -1,6 +1,5 @@
 """torch -> ONNX, with the checks that torch, ONNX and numpy say the same of real inputs."""
 
-import io
 import logging
 import warnings
 
@@ -20,7 +19,6 @@ PARITY_INPUTS = 1000
 
 def to_onnx(model: BetaVAE, length: int) -> bytes:
     """Export x float32[n, length] -> mean float32[n, latent], nse float32[n] as one graph, n free."""
-    buffer = io.BytesIO()
     batch = torch.export.Dim("batch")
     # it would warn of each torchvision operator that is not installed, and none is used
     logging.getLogger("torch.onnx._internal.exporter").setLevel(logging.ERROR)
@@ -38,9 +36,9 @@ def to_onnx(model: BetaVAE, length: int) -> bytes:
             verbose=False,
         )
     assert program is not None  # torch says None where it was asked to write a file
-    buffer.write(program.model_proto.SerializeToString())
-    onnx.checker.check_model(onnx.load_from_string(buffer.getvalue()))
-    return buffer.getvalue()
+    exported = program.model_proto.SerializeToString()
+    onnx.checker.check_model(onnx.load_from_string(exported))
+    return exported
 
 
 def check_parity(model: BetaVAE, exported: bytes, x: np.ndarray) -> float:

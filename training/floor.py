@@ -18,14 +18,12 @@ from sklearn.metrics import roc_auc_score
 from ecgwatch.errors import DataError
 from ecgwatch.records import Record, read_wfdb
 from training import script
-from training.datasets.arrhythmia import DS2, ELIGIBLE_DS1
+from training.datasets.arrhythmia import DS2, ELIGIBLE_DS1, LEARNING_S, SICK_SINUS
 from training.text import markdown_table
 
-LEARNING_S = 300.0  # AAMI EC57: the first 5 minutes are for learning and are not evaluated
 RECENT_RR = 10
 BEFORE_S, AFTER_S = 0.25, 0.5
 TYPICAL_SHARE = 0.5  # the half of the early beats nearest to their median: a third of them may be ectopic (208, 233)
-SICK_SINUS = "232"  # 1,382 of its 1,780 beats are class S: its typical beat is abnormal
 
 
 @dataclass(frozen=True)
@@ -136,10 +134,11 @@ def table_text(table: dict[str, dict[str, float]]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the floor on DS2, tails from DS1 without 201."""
-    script.run("training.floor", __doc__, lambda folder: print(table_text(_on_ds2(folder))), argv)
+    script.run("training.floor", __doc__, lambda folder: print(table_text(on_ds2(folder))), argv)
 
 
-def _on_ds2(folder: Path) -> dict[str, dict[str, float]]:
+def on_ds2(folder: Path) -> dict[str, dict[str, float]]:
+    """Return the floor's table on DS2, as `auroc_table`; folder: of the records."""
     tested, reference = ([measure(read_wfdb(folder / name)) for name in names] for names in (DS2, ELIGIBLE_DS1))
     return auroc_table(tested, floor_scores(tested, reference))
 

@@ -26,7 +26,7 @@ from training.networks import (
 from training.parameters import MOST_DRAWN, Parameters
 
 ENCODED = 1000  # points at a time, where nobody tried more
-EARLIEST = 4.0  # a beat half as long after the one before as usual
+EARLIEST = 4.0  # of the RR ratio: about that of a beat after half the usual interval in a regular rhythm
 
 
 class BetaVAE(nn.Module):

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 
@@ -98,8 +99,8 @@ def by_others(run: Run, on: torch.device) -> tuple[np.ndarray, np.ndarray] | Non
         return None
     nse, distance = np.empty(len(split.folds)), np.empty(len(split.folds))
     numbers = np.unique(split.folds)
-    for number in numbers:
-        print(f"scaling and thresholds: fold {number + 1} of {len(numbers)}, judged by a model of the others")
+    for place, number in enumerate(numbers, 1):
+        print(f"scaling and thresholds: fold {place} of {len(numbers)}, judged by a model of the others")
         here, within = split.folds == number, run.folder / f"fold-{number}"
         judged = split.calibration[here]
         others = split.train[~np.isin(data.records[split.train], data.records[judged])]
@@ -173,8 +174,6 @@ def complete(
 
 def finish(folder: Path, draft: Bundle, figures: dict[str, Any], card: Callable[[Manifest], str]) -> Bundle:
     """Write a bundle again with its figures and its card."""
-    import msgspec
-
     manifest = msgspec.structs.replace(draft.manifest, figures=figures)
     return bundles.save(folder, manifest, draft.model, draft.map, card(manifest))
 
@@ -214,10 +213,9 @@ def _encode(encoder: Model, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _calibration_hours(data: Dataset, split: Split) -> float:
-    """Hours of normal rhythm that the calibration beats cover: each record's time, in proportion to its beats."""
-    total = 0.0
-    for record, hours in data.hours.items():
-        there = int((data.records == record).sum())
-        here = int((data.records[split.calibration] == record).sum())
-        total += evaluate.normal_rhythm_hours(hours, here, there)
-    return total
+    """Hours of normal rhythm that the calibration beats cover; of images 0."""
+    if not data.hours:
+        return 0.0
+    here = np.zeros(len(data), bool)
+    here[split.calibration] = True
+    return sum(evaluate.hours_of_normal_rhythm(data.records, here, data.hours).values())

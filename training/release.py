@@ -23,11 +23,8 @@ import torch
 
 from ecgwatch import bundle as bundles
 from ecgwatch import config
-from ecgwatch.beats import Contract
 from ecgwatch.errors import ConfigError, EcgwatchError
-from ecgwatch.records import read_wfdb
 from training import cli, floor, model_card, pipeline, report, run_report, score_graph
-from training.datasets.arrhythmia import DS2, ELIGIBLE_DS1
 from training.datasets.read import read
 from training.parameters import Parameters
 from training.pipeline import PROTOCOLS
@@ -118,9 +115,12 @@ def assemble(runs: Path, root: Path, directory: Path, names: Sequence[str] = tup
     graph of this version.
     """
     made = {name: _finished(runs, name) for name in names}
+    for name, of_seed in made.items():
+        if 0 not in of_seed:
+            raise ConfigError(f"{runs / f'{name}-0'} is not finished, whose figures ship: train it first")
     draft = made["inter-patient"][0] if "inter-patient" in made else _shipped()
     seeds = {name: _seeds({seed: one.manifest for seed, one in of_seed.items()}) for name, of_seed in made.items()}
-    others = draft.manifest.figures.get("other") or _others(bundles.load("default").manifest)
+    others = draft.manifest.figures.get("other") or bundles.load("default").manifest.figures.get("other", [])
     if "by-beat" in made:
         by_beat = made["by-beat"][0].manifest
         entry = {"text": _by_beat(by_beat), "auroc": by_beat.figures["auroc"], "seeds": seeds["by-beat"]}
@@ -190,15 +190,6 @@ def _ship(
     print(f"default bundle {finished.sha256[:12]}")
 
 
-def _others(shipped: bundles.Manifest) -> list[dict[str, Any]]:
-    """What the card that ships shows beside its own figures; of a model of the paper's segment also these."""
-    others = list(shipped.figures.get("other", []))
-    if isinstance(shipped.contract, Contract):
-        text = f"{shipped.protocol['text']}; the paper's segment in the place of the bedside input, another model"
-        others.append({"text": text, "auroc": shipped.figures["auroc"]})
-    return others
-
-
 def _by_beat(manifest: bundles.Manifest) -> str:
     trained = manifest.training["parameters"]
     return (
@@ -230,8 +221,7 @@ def _seeds(of_seed: dict[int, bundles.Manifest]) -> dict[str, Any]:
 
 
 def _floor(folder: Path) -> dict[str, dict[str, float]]:
-    tested, reference = ([floor.measure(read_wfdb(folder / name)) for name in names] for names in (DS2, ELIGIBLE_DS1))
-    table = floor.auroc_table(tested, floor.floor_scores(tested, reference))
+    table = floor.on_ds2(folder)
     return {name: {column: round(value, 4) for column, value in row.items()} for name, row in table.items()}
 
 

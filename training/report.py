@@ -9,6 +9,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -154,19 +155,14 @@ def reconstructions_picture(report: Report) -> Figure:
     """Draw each example beat with its reconstruction over it, each example image with its own below."""
     if report.examples and report.examples[0].x.ndim > 1:
         return _image_reconstructions(report.examples)
-    columns = 4
-    rows = max(1, -(-len(report.examples) // columns))
-    figure = Figure(figsize=(11, 1.9 * rows), layout="constrained")
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for axes in grid.flat[len(report.examples) :]:
-        axes.set_axis_off()
-    for axes, example in zip(grid.flat, report.examples, strict=False):
+    figure, grid = panels(len(report.examples), 4, (2.75, 1.9), sharex=True, sharey=True)
+    for axes, example in zip(grid, report.examples, strict=True):
         axes.plot(example.x, color="#333333", linewidth=1.2, label="input")
         axes.plot(example.y, color="#d55e00", linewidth=1.2, label="reconstruction")
         axes.set_title(f"{_class_name(report, example.kind)}: NSE {example.nse:.3f}", fontsize=9)
         light(axes)
     if report.examples:
-        grid.flat[0].legend(frameon=False, fontsize=8)
+        grid[0].legend(frameon=False, fontsize=8)
     figure.supxlabel(report.words.axis, fontsize=9)
     return figure
 
@@ -246,8 +242,21 @@ OF_TRAINING: dict[str, Callable[[Report], Figure]] = {
 OF_BUNDLE: dict[str, Callable[[Report], Figure]] = {"map.png": map_picture, "roc.png": roc_picture}
 
 
+def panels(
+    count: int, most: int, size: tuple[float, float], rim: tuple[float, float] = (0, 0), **shared: Any
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure of `count` panels, at most so many in a row; size: of one, rim: what is beside them, inches."""
+    columns = max(1, min(most, count))
+    lines = max(1, -(-count // columns))
+    figure = Figure(figsize=(size[0] * columns + rim[0], size[1] * lines + rim[1]), layout="constrained")
+    grid = list(figure.subplots(lines, columns, squeeze=False, **shared).flat)
+    for axes in grid[count:]:
+        axes.set_axis_off()
+    return figure, grid[:count]
+
+
 def light(axes: Axes) -> None:
-    """Leave of the frame what is read."""
+    """Draw axes without the upper and right line, over a pale grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#eeeeee")
     axes.set_axisbelow(True)

@@ -118,6 +118,6 @@ def _tables(figures: dict, one: str) -> list[report.Table]:
         ]
         heads = ("target per hour", "realised on the test records", *(f"sensitivity to {kind}" for kind in kinds))
         tables.append(
-            report.Table("False alerts per hour of normal rhythm", "threshold from calibration patients", heads, rows)
+            report.Table("False alerts per hour of normal rhythm", "threshold from held-out normal beats", heads, rows)
         )
     return tables

@@ -34,7 +34,7 @@ def append_map(encoder: bytes, reference_map: ReferenceMap, scales: tuple[Scale,
     """
     model = onnx.load_from_string(encoder)
     nodes = _Nodes()
-    precise = replace(nodes, floats=np.float64)
+    precise = replace(nodes, floats=np.float64)  # the same lists: nodes go into one graph, constants are float64
     distance = _radius(precise, _nearest(nodes, precise, "mean", reference_map), reference_map)
     _combine(nodes, distance, scales, alpha)
     model.graph.node.extend(nodes.made)

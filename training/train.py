@@ -26,13 +26,13 @@ from training.models import ENCODED, BetaVAE, Serving, make, with_made_up_ectopi
 from training.parameters import Parameters
 
 COOLING = 0.1  # share of the learning rate in the cool-down
-WATCHED = 2000  # beats or images that the loss printed beside the training loss is taken from
-LIBRARIES = ("torch", "numpy", "openTSNE", "wfdb", "onnx", "onnxruntime-gpu", "ecgwatch")
+WATCHED = 2000  # beats or images at least, where there are, that the loss printed beside the training loss is of
+LIBRARIES = ("torch", "numpy", "openTSNE", "wfdb", "onnx", "onnxruntime-gpu", "onnxruntime", "ecgwatch")
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what the result depends on; training alone needs not all of it."""
-    return {"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}}
+    """Return the versions of what the result depends on, as far as it is installed; training alone needs not all."""
+    return {"python": platform.python_version(), **{name: v for name in LIBRARIES if (v := _version(name))}}
 
 
 def processor() -> str:
@@ -48,11 +48,11 @@ def machine(on: torch.device) -> str:
     return torch.cuda.get_device_name(on) if on.type == "cuda" else processor()
 
 
-def _version(name: str) -> str:
+def _version(name: str) -> str | None:
     try:
         return version(name)
     except PackageNotFoundError:
-        return "not installed"
+        return None
 
 
 def device(wanted: str = "auto") -> torch.device:
@@ -104,8 +104,10 @@ def fit(
     x_train: float32[n, length], normal beats or images; or larger square images, of which every epoch takes other
     crops. x_watch: float32[m, length], normal ones that only a loss is printed of; no choice depends on them.
     stop_after: end after so many epochs in all, as an interruption would. capture: on a GPU, take a step as a CUDA
-    graph. Returns the model in evaluation mode, on the CPU.
+    graph. Returns the model in evaluation mode, on the CPU. Raises DataError where x_train is less than a batch.
     """
+    if len(x_train) < parameters.batch:
+        raise DataError(f"{len(x_train)} normal beats or images train here, and a batch is {parameters.batch}")
     seed_all(parameters.seed, 0)
     length = x_watch.shape[1]
     model, optimizer = begin(parameters, length, on)

@@ -11,7 +11,9 @@ from typing import Any, get_args
 
 from ecgwatch.config import Settings
 from ecgwatch.errors import ConfigError
+from training.benchmark.baselines import EPOCHS
 from training.benchmark.paper import cli as paper_cli
+from training.benchmark.rows import read_csv, write_csv
 from training.parameters import CLASSES, Precision
 from training.text import write_page
 
@@ -90,7 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     baselines.add_argument("--method", nargs="+", metavar="NAME", help="only methods whose name begins with NAME")
     baselines.add_argument("--anomaly", nargs="+", choices=CLASSES["arrhythmia"], default=list(CLASSES["arrhythmia"]))
     baselines.add_argument("--seed", nargs="+", type=int, default=[0], metavar="N", help="default: 0")
-    baselines.add_argument("--epochs", type=int, default=15, help="of what is trained here; default: %(default)s")
+    baselines.add_argument("--epochs", type=int, default=EPOCHS, help="of what is trained here; default: %(default)s")
     baselines.add_argument("--most", type=int, metavar="N", help="points for what is trained here; default: all")
     baselines.add_argument(
         "--minutes", type=float, default=math.inf, help="begin no new row after so many; default: no limit"
@@ -155,7 +157,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
 def _placement(args: argparse.Namespace, settings: Settings) -> None:
     from training import release, train
-    from training.benchmark import placement, placement_page, tables
+    from training.benchmark import placement, placement_page, placement_tables
     from training.parameters import defaults
 
     chosen = placement.experiments(["arrhythmia"] if args.quick else args.dataset, args.quick)
@@ -169,7 +171,7 @@ def _placement(args: argparse.Namespace, settings: Settings) -> None:
             given.setdefault("precision", "float32")  # the release's bfloat16 is slow on processors that lack it
         base = {name: replace(of_data, **given) for name, of_data in base.items()}
         placement.run(chosen, base, args.data or Path(settings.data.directory), args.runs, args.jobs, on)
-    saved = [one for experiment in chosen if (one := tables.read(experiment, args.runs / experiment.name))]
+    saved = [one for experiment in chosen if (one := placement_tables.read(experiment, args.runs / experiment.name))]
     if not saved:
         raise ConfigError(f"--runs {args.runs} holds nothing to make tables of; run without --tables-only first")
     order = placement.experiments(DATASETS, args.quick)
@@ -190,7 +192,7 @@ def _crowd(args: argparse.Namespace, settings: Settings) -> None:
             crowd.run(folder, one.seed)
             shutil.copy(folder / "crowd.csv", saved)  # what another machine drew stays beside it
         if saved.exists():
-            draws = made[f"{one.dataset}: {one.title}"] = crowd.read(saved)
+            draws = made[f"{one.dataset}: {one.title}"] = read_csv(saved, crowd.Draw)
             said.append(f"## {one.dataset}: {one.title}\n\n{crowd.table(draws)}")
     if not made:
         raise ConfigError(f"--out {args.out} holds no draws to make tables of; run without --tables-only first")
@@ -205,13 +207,13 @@ def _write(file: Path, parts: Sequence[str]) -> None:
 
 def _strangers(args: argparse.Namespace, settings: Settings) -> None:
     from ecgwatch import bundle as bundles
-    from training.benchmark import strangers
+    from training.benchmark import robustness, strangers
 
     directory = args.data or Path(settings.data.directory)
     parts = ["# Patients never seen: tables", strangers.PROTOCOL]
     parts.append(strangers.run(args.runs, directory, args.out, args.segment))
     if args.robustness:
-        rows = strangers.robustness(bundles.load(args.runs[0] / "bundle"), directory)
+        rows = robustness.run(bundles.load(args.runs[0] / "bundle"), directory)
         strangers.write_csv(args.out / "robustness.csv", rows)
     _write(args.out / "tables.md", parts)
 
@@ -249,7 +251,6 @@ def _baselines(args: argparse.Namespace, settings: Settings) -> None:
     from training import release
     from training.benchmark.baselines import experiment, page
     from training.benchmark.baselines.methods import METHODS
-    from training.benchmark.rows import read_csv, write_csv
     from training.datasets.read import read
 
     wanted = tuple(args.method or [""])

@@ -5,15 +5,14 @@ lie among. A draw takes some references, some normal test points and `count` ano
 """
 
 import csv
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 
-from training.benchmark import placements
+from training.benchmark import map_ways
 from training.benchmark.auroc import auroc
+from training.benchmark.rows import read_csv
 
 COUNTS = (1000, 100, 10, 1)  # fewer anomalies, more draws
 REFERENCES = NORMAL = 500
@@ -34,7 +33,7 @@ class Draw:
 def run(folder: Path, seed: int, counts: tuple[int, ...] = COUNTS) -> list[Draw]:
     """Draw until both means are known well enough; each draw is written to `crowd.csv` when it is made."""
     file = folder / "crowd.csv"
-    made = read(file)
+    made = read_csv(file, Draw)
     with np.load(folder / "points.npz", allow_pickle=False) as saved:
         references = saved["train_latents"][saved["references"]]
         test, abnormal, perplexity = saved["test_latents"], saved["abnormal"], float(saved["perplexity"])
@@ -63,8 +62,8 @@ def draw(
         [rng.permutation(np.flatnonzero(~abnormal))[:NORMAL], rng.permutation(np.flatnonzero(abnormal))[:count]]
     )
     among = references[rng.permutation(len(references))[:REFERENCES]]
-    points = placements.Points(among, among[:1], test[chosen], perplexity, number)
-    joint, frozen = (way(points).test[:, 0] for way in (placements.joint, placements.affinity))
+    points = map_ways.Points(among, among[:1], test[chosen], perplexity, number)
+    joint, frozen = (way(points).test[:, 0] for way in (map_ways.joint, map_ways.affinity))
     return Draw(count, number, *(float(auroc(d, abnormal[chosen])[0]) for d in (joint, frozen)))
 
 
@@ -92,19 +91,6 @@ def table(draws: list[Draw]) -> str:
             cells.append(f"{np.mean(values):.3f} ± {standard_error(values):.3f}" if len(values) > 1 else "")
         lines.append(f"| {count:,} | {len(of_count)} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def read(file: Path) -> list[Draw]:
-    """Return the draws of a file, none where there is no file."""
-    if not file.exists():
-        return []
-    with file.open(newline="", encoding="utf-8") as opened:
-        return list(_rows(opened))
-
-
-def _rows(opened: TextIO) -> Iterator[Draw]:
-    for row in csv.DictReader(opened):
-        yield Draw(int(row["count"]), int(row["number"]), float(row["joint"]), float(row["frozen"]))
 
 
 def _append(file: Path, one: Draw) -> None:

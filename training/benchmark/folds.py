@@ -24,11 +24,11 @@ from ecgwatch.errors import ConfigError
 from ecgwatch.scorer import Model
 from training import export, reference_map
 from training.benchmark.auroc import auroc
-from training.benchmark.tables import scaled
+from training.benchmark.placement_tables import scaled
 from training.calibrate import ALPHA
 from training.datasets import arrhythmia
 from training.datasets.dataset import Dataset
-from training.evaluate import normal_rhythm_hours
+from training.evaluate import hours_of_normal_rhythm
 from training.parameters import BEDSIDE, NUMBERS, Initial, Parameters
 from training.train import fit
 
@@ -71,7 +71,7 @@ def candidate(given: Sequence[str], base: Parameters = BEDSIDE, allowed: Sequenc
         try:
             values[name] = type(getattr(base, name))(value)
         except ValueError:
-            raise ConfigError(f"--set {one}: not a number") from None
+            raise ConfigError(f"--set {one}: not a value of {name}") from None
         if name == "initial" and value not in get_args(Initial):
             raise ConfigError(f"--set {one}: must be {' or '.join(get_args(Initial))}")
     return replace(base, **values)
@@ -137,12 +137,8 @@ def _false_alerts(
     """Each patient's false alerts and hours of normal rhythm, float64[patients]."""
     normal = beats.classes == "N"
     each = [beats.records == one for one in patients]
-    hours = np.array(
-        [
-            normal_rhythm_hours(beats.hours[str(one)], int((rows & normal).sum()), int(rows.sum()))
-            for one, rows in zip(patients, each, strict=True)
-        ]
-    )
+    of_patient = hours_of_normal_rhythm(beats.records, normal, beats.hours)
+    hours = np.array([of_patient[one] for one in patients.tolist()])
     alerts = np.zeros(len(patients))
     for start, fold in enumerate(held_out):
         others = np.delete(np.arange(len(patients)), np.s_[start::FOLDS])

@@ -4,8 +4,8 @@ A point with references within a radius is placed among them, by inverse-distanc
 and gets a place of its own, away from every reference. Parameters are those of the authors' recommendation: power 20,
 radii at the 99th percentile of the distances between nearest neighbours, 10th for places that are close.
 
-The paper also keeps later outliers apart from earlier ones. Here each point is placed as if it were the first: a score
-must not depend on what came before.
+The paper also keeps later outliers apart from earlier ones. Here no outlier moves another; which free place one gets is
+drawn by its row in the call.
 """
 
 from dataclasses import dataclass

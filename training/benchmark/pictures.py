@@ -1,4 +1,4 @@
-"""Pictures of the placement comparison, from what is saved."""
+"""Pictures of the comparisons, from what is saved."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from training.benchmark import crowd, placements, references
-from training.benchmark.tables import JOINT, OURS, Row
-from training.report import extent, light, pull_in
+from training.benchmark import crowd, map_ways, references
+from training.benchmark.placement_tables import JOINT, OURS, Row
+from training.report import extent, light, panels, pull_in
 
 NORMAL, ABNORMAL, REFERENCE = "#0072b2", "#d55e00", "#d9d9d9"
 _DRAWN = 700  # points of each kind in a map
 _DPI = 110
 
 
-def maps(file: Path, ways: Mapping[str, placements.Placed], abnormal: np.ndarray) -> None:
+def maps(file: Path, ways: Mapping[str, map_ways.Placed], abnormal: np.ndarray) -> None:
     """Draw the joint map and the frozen one, each with the same normal and abnormal test points."""
     figure = Figure(figsize=(11, 5.4), layout="constrained")
     titles = {JOINT: "joint map: embedded together with the test points", OURS: "frozen map: each placed alone"}
@@ -42,13 +42,8 @@ def ways(file: Path, rows: Sequence[Row], figure_of: str, name: str) -> None:
     at_one = [row for row in rows if row.k == 1 and row.seed == 0 and getattr(row, figure_of) is not None]
     tasks = list(dict.fromkeys((row.dataset, row.task) for row in at_one))
     order = list(dict.fromkeys(row.way for row in at_one))
-    columns = min(6, len(tasks))
-    lines = -(-len(tasks) // columns)
-    figure = Figure(figsize=(2.1 * columns + 2.4, 0.24 * len(order) * lines + 1.2), layout="constrained")
-    grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
-    for axes in grid.flat[len(tasks) :]:
-        axes.set_axis_off()
-    for axes, task in zip(grid.flat, tasks, strict=False):
+    figure, grid = panels(len(tasks), 6, (2.1, 0.24 * len(order)), (2.4, 1.2), sharey=True)
+    for axes, task in zip(grid, tasks, strict=True):
         for row in (row for row in at_one if (row.dataset, row.task) == task):
             y = -order.index(row.way)
             low, high = getattr(row, f"{figure_of}_low", None), getattr(row, f"{figure_of}_high", None)
@@ -65,8 +60,8 @@ def ways(file: Path, rows: Sequence[Row], figure_of: str, name: str) -> None:
 
 def crowds(file: Path, draws: Mapping[str, Sequence[crowd.Draw]]) -> None:
     """Draw mean AUROC against how many anomalies arrive together, both maps, a panel for each task."""
-    figure = Figure(figsize=(4.2 * len(draws) + 0.6, 3.4), layout="constrained")
-    for axes, (task, made) in zip(figure.subplots(1, len(draws), squeeze=False).flat, draws.items(), strict=True):
+    figure, grid = panels(len(draws), len(draws), (4.2, 3.4), (0.6, 0))
+    for axes, (task, made) in zip(grid, draws.items(), strict=True):
         counts = sorted({one.count for one in made})
         for way, colour, label in (("joint", NORMAL, "joint map"), ("frozen", ABNORMAL, "frozen map")):
             values = [[getattr(one, way) for one in made if one.count == count] for count in counts]
@@ -105,8 +100,8 @@ def reference_curve(file: Path, choices: Sequence[references.Choice], costs: Seq
 
 def rocs(file: Path, curves: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]) -> None:
     """Draw ROC curves, a panel for each class: by class, then by score, false and true positive rates."""
-    figure = Figure(figsize=(3.6 * len(curves) + 0.4, 3.7), layout="constrained")
-    for axes, (kind, scores) in zip(figure.subplots(1, len(curves), squeeze=False).flat, curves.items(), strict=True):
+    figure, grid = panels(len(curves), len(curves), (3.6, 3.7), (0.4, 0))
+    for axes, (kind, scores) in zip(grid, curves.items(), strict=True):
         for (name, (false, true)), colour in zip(scores.items(), (ABNORMAL, NORMAL, "#999999"), strict=False):
             axes.plot(false, true, color=colour, linewidth=1.2, label=name)
         axes.set_title(f"{kind} against N", fontsize=10)
@@ -119,13 +114,8 @@ def rocs(file: Path, curves: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndar
 
 def examples(file: Path, shown: Mapping[str, Mapping[str, np.ndarray]], fs_hz: float, before_s: float) -> None:
     """Draw beats beside the typical beat, a panel for each record; beats by their label, as the model sees them."""
-    columns = min(4, len(shown))
-    lines = -(-len(shown) // columns)
-    figure = Figure(figsize=(2.9 * columns, 2.3 * lines + 0.3), layout="constrained")
-    grid = figure.subplots(lines, columns, squeeze=False)
-    for axes in grid.flat[len(shown) :]:
-        axes.set_axis_off()
-    for axes, (record, beats) in zip(grid.flat, shown.items(), strict=False):
+    figure, grid = panels(len(shown), 4, (2.9, 2.3), (0, 0.3))
+    for axes, (record, beats) in zip(grid, shown.items(), strict=True):
         for (label, beat), colour in zip(beats.items(), ("#000000", ABNORMAL, NORMAL), strict=False):
             axes.plot(np.arange(len(beat)) / fs_hz - before_s, beat, color=colour, linewidth=1.1, label=label)
         axes.set_title(record, fontsize=9)

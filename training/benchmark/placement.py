@@ -4,7 +4,7 @@
     ecgwatch benchmark placement --quick    # one seed, ECG only, little training, fewer points: under half an hour
 
 Three steps, each saved: train a model (as `ecgwatch train` would, in the same run folder), encode its points, place
-them in every way of `placements`. Tables and pictures are then made from what is saved (`tables`).
+them in every way of `map_ways`. Tables and pictures are then made from what is saved (`placement_tables`).
 """
 
 import time
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from training import reference_map, train
-from training.benchmark import placements
+from training.benchmark import map_ways
 from training.datasets.dataset import Dataset
 from training.datasets.read import read
 from training.models import ENCODED, BetaVAE, encoded, unit_latents
@@ -69,7 +69,7 @@ class Experiment:
     @property
     def name(self) -> str:
         """Return its folder's name; models of the release keep theirs."""
-        said = {"arrhythmia": self.split or "by-beat"}.get(self.dataset, self.dataset)
+        said = (self.split or "by-beat") if self.dataset == "arrhythmia" else self.dataset
         which = "" if self.normal == ("N",) else f"anomaly-{''.join(self.absent)}-"
         other = {"beta": f"beta-{self.beta:g}", "encoder": self.encoder, "share": f"share-{self.share:g}"}
         kept = [text for name, text in other.items() if getattr(self, name) != getattr(type(self), name)]
@@ -222,11 +222,11 @@ def choose_test(abnormal: np.ndarray, seed: int, size: Size = FULL) -> np.ndarra
     return np.sort(np.concatenate([chosen, normal[:count]]))
 
 
-def read_points(folder: Path, seed: int, all_references: bool = False) -> placements.Points:
+def read_points(folder: Path, seed: int, all_references: bool = False) -> map_ways.Points:
     """Read what is placed, and among what, from `points.npz`."""
     with np.load(folder / "points.npz", allow_pickle=False) as saved:
         every = saved["train_latents"]
-        return placements.Points(
+        return map_ways.Points(
             every if all_references else every[saved["references"]],
             saved["held_out_latents"],
             saved["test_latents"],
@@ -238,18 +238,18 @@ def read_points(folder: Path, seed: int, all_references: bool = False) -> placem
 
 def place(folder: Path, seed: int) -> None:
     """Place the points in every way that has no file yet."""
-    place_in(placements.WAYS, read_points(folder, seed), folder)
-    place_in(placements.WITH_ALL, read_points(folder, seed, all_references=True), folder)
+    place_in(map_ways.WAYS, read_points(folder, seed), folder)
+    place_in(map_ways.WITH_ALL, read_points(folder, seed, all_references=True), folder)
 
 
 def place_in(
-    ways: Mapping[str, Callable[[placements.Points], placements.Placed]], points: placements.Points, folder: Path
+    ways: Mapping[str, Callable[[map_ways.Points], map_ways.Placed]], points: map_ways.Points, folder: Path
 ) -> None:
     """Place points in those of some ways that have no file yet."""
     for name, way in ways.items():
         file = way_file(folder, name)
         if not file.exists():
-            placed = placements.timed(way, points)
+            placed = map_ways.timed(way, points)
             placed.save(file)
             print(f"{folder.name}: {name}, {placed.seconds:.0f} s", flush=True)
 

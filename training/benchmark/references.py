@@ -19,7 +19,7 @@ from ecgwatch.scorer import WHOLE, Model
 from ecgwatch.tsne_map import ReferenceMap
 from training import reference_map, score_graph
 from training.benchmark.auroc import auroc
-from training.benchmark.tables import scaled
+from training.benchmark.placement_tables import scaled
 from training.calibrate import ALPHA
 from training.datasets.dataset import Dataset, Split
 from training.text import markdown_table
@@ -132,8 +132,7 @@ def _terms(bundle: Bundle, references: np.ndarray, asked: Sequence[np.ndarray]) 
 def costs(bundle: Bundle, x: np.ndarray, latents: np.ndarray, counts: Sequence[int] = COUNTS) -> list[Cost]:
     """Time the whole graph with so many references, and the encoder alone, in turn; x: prepared beats.
 
-    latents: of training beats, where the references are taken from; they are repeated, slightly moved, where they are
-    too few.
+    latents: of training beats, where the references are drawn from with replacement, each slightly moved.
     """
     bare = score_graph.encoder_of(bundle.model)
     scales = (bundle.manifest.nse, bundle.manifest.distance)

@@ -5,10 +5,9 @@ are drawn again, not the beats, since beats of one patient are alike. Nothing he
 look at DS2, and docs/strangers.md lists the looks.
 """
 
-import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,15 @@ from ecgwatch import bundle as bundles
 from ecgwatch.beats import Bedside, Contract, bedside_parts
 from ecgwatch.bundle import Bundle
 from ecgwatch.errors import ConfigError
-from ecgwatch.records import Record, read_wfdb
+from ecgwatch.records import read_wfdb
 from ecgwatch.scorer import Model
 from training import evaluate, floor
 from training.benchmark import pictures
 from training.benchmark.auroc import auroc, interval
+from training.benchmark.rows import write_lines
 from training.datasets import arrhythmia
-from training.datasets.arrhythmia import DS2, ELIGIBLE_DS1
+from training.datasets.arrhythmia import DS2, ELIGIBLE_DS1, SICK_SINUS
 from training.datasets.dataset import Dataset
-from training.evaluate import SICK_SINUS
 from training.text import markdown_table
 
 PROTOCOL = """Written by `ecgwatch benchmark strangers`; docs/strangers.md says what it means. Trained on normal beats
@@ -36,9 +35,6 @@ of DS1, scaled by normal beats of DS1 patients that the scaling model had not se
 out), lead MLII where there is one, annotated R peaks, beats after the first 5 minutes, class N against the rest, AUROC.
 S, V, F: that class against N, without record 232. In brackets: 95 % interval over patients drawn again, first seed."""
 SAMPLES = 300
-JITTER_S = 0.04
-NOISES = ("bw", "em", "ma")
-SNR_DB = (24, 12, 6)
 COLUMNS = ("all", "without 232", "S", "V", "F", "median over records")
 EXAMPLES = 8  # records drawn
 FACTOR = 3  # of a target, within which a record's false alerts are to be
@@ -119,7 +115,7 @@ def of_records(beats: Beats, score: np.ndarray) -> dict[str, float]:
 
 
 def over_patients(beats: Beats, score: np.ndarray, column: str, samples: int = SAMPLES) -> np.ndarray:
-    """AUROC with the patients drawn again, float64[samples]; draws without an abnormal beat are left out.
+    """AUROC with the patients drawn again, float64[at most samples]; draws without an abnormal beat are left out.
 
     Scores of the same beats get the same draws, so that their differences are paired.
     """
@@ -203,62 +199,6 @@ def _two_numbers(x: np.ndarray, normal: np.ndarray) -> np.ndarray:
     return floor.surprise(deviation, usual_deviation) + floor.surprise(early, usual_early) / 2
 
 
-def disturbed(record: Record, rng: np.random.Generator, jitter_s: float, noise: np.ndarray, snr_db: float) -> Record:
-    """Return a record with its R peaks moved at random, uniformly up to jitter_s, and noise added.
-
-    noise: float[m], repeated as needed, from a random place; empty for none. snr_db: as nst of the WFDB software has
-    it: the signal's power is that of a sine of the QRS complexes' median peak-to-peak amplitude.
-    """
-    shift = rng.uniform(-jitter_s, jitter_s, len(record.r_samples)) * record.fs_hz
-    moved = np.clip(np.round(record.r_samples + shift), 0, len(record.signal) - 1).astype(np.int64)
-    signal = record.signal
-    if len(noise):
-        around = np.arange(-round(0.05 * record.fs_hz), round(0.05 * record.fs_hz))
-        inside = np.clip(record.r_samples[:, None] + around, 0, len(signal) - 1)
-        power = np.median(np.ptp(signal[inside], axis=1)) ** 2 / 8
-        start = int(rng.integers(len(noise)))
-        long = np.resize(np.roll(noise, -start), len(signal))
-        gain = np.sqrt(power / 10 ** (snr_db / 10) / long.var())
-        signal = (signal + gain * (long - long.mean())).astype(np.float32)
-    order = np.argsort(moved, kind="stable")
-    return replace(
-        record, signal=signal, r_samples=moved[order], symbols=tuple(record.symbols[number] for number in order)
-    )
-
-
-def robustness(bundle: Bundle, folder: Path) -> list[dict[str, object]]:
-    """Return AUROC of S on DS2 with R peaks moved and noise added; folder: the data directory."""
-    contract = _bedside(bundle)
-    records = [read_wfdb(folder / "mitdb" / name) for name in DS2]
-    noises = {name: read_noise(folder / "nstdb" / name) for name in NOISES}
-    none = np.zeros(0)
-    cases = [("none", 0.0, none, 0.0), ("none", JITTER_S, none, 0.0)]
-    cases += [(name, 0.0, noise, float(snr)) for name, noise in noises.items() for snr in SNR_DB]
-    cases += [(name, JITTER_S, noise, 12.0) for name, noise in noises.items()]
-    rows: list[dict[str, object]] = []
-    for name, jitter_s, noise, snr_db in cases:
-        rng = np.random.default_rng(0)
-        made = [disturbed(record, rng, jitter_s, noise, snr_db) for record in records]
-        data = arrhythmia.join([arrhythmia.record_beats(record, contract, ["N"]) for record in made])
-        found = evaluate.predict(bundle, data, np.arange(len(data)), ("N",))
-        beats = Beats(data.classes, data.records, data.samples)
-        row: dict[str, object] = {
-            "noise": name,
-            "snr_db": snr_db if len(noise) else "",
-            "jitter_ms": round(1000 * jitter_s),
-        }
-        rows.append(row | {column: round(figure(beats, found.score, column), 4) for column in COLUMNS[:-1]})
-        print(rows[-1], flush=True)
-    return rows
-
-
-def read_noise(path: Path) -> np.ndarray:
-    """Read the first lead of a noise record, float64[n]."""
-    import wfdb
-
-    return wfdb.rdrecord(str(path), channels=[0]).p_signal[:, 0]
-
-
 def markdown(cells: Sequence[Cell]) -> str:
     """Return the table of cells."""
     lines = [["", *COLUMNS], ["---"] * (len(COLUMNS) + 1)]
@@ -305,17 +245,13 @@ def _within(low: float, high: float, expected: float) -> float:
 
 def write_csv(file: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """Write rows that share their keys."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w", newline="", encoding="utf-8") as opened:
-        writer = csv.DictWriter(opened, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_lines(file, rows[0], (row.values() for row in rows))
 
 
 def run(runs: Sequence[Path], directory: Path, out: Path, segment: str | None) -> str:
     """Write the tables into `out`; returns them as Markdown. runs: run folders, a seed each."""
     found = [bundles.load(one / "bundle") for one in runs]
-    contract = _bedside(found[0])
+    contract = bedside_of(found[0])
     data = arrhythmia.load(directory / "mitdb", contract, ["N"], ELIGIBLE_DS1 + DS2)
     beats, scores = gather(found, data, directory / "mitdb", bundles.load(segment) if segment else None)
     cells = table(beats, scores)
@@ -331,16 +267,13 @@ def run(runs: Sequence[Path], directory: Path, out: Path, segment: str | None) -
     limit = found[0].threshold(RATE)
     drawn = examples(beats, data.x[kept & np.isin(data.records, DS2)], scores["S"][0], limit)
     pictures.examples(out / "examples.png", drawn, contract.fs_hz, contract.before_s)
-    hours = {
-        name: evaluate.normal_rhythm_hours(
-            data.hours[name], *(int(((data.records == name) & kind).sum()) for kind in (data.classes == "N", True))
-        )
-        for name in DS2
-    }
+    in_ds2 = np.isin(data.records, DS2)
+    hours = evaluate.hours_of_normal_rhythm(data.records[in_ds2], data.classes[in_ds2] == "N", data.hours)
     return f"{markdown(cells)}\n\n## One scale for everybody\n\n{one_scale(found[0].manifest.figures['alerts'], hours)}"
 
 
-def _bedside(bundle: Bundle) -> Bedside:
+def bedside_of(bundle: Bundle) -> Bedside:
+    """Return the contract of a bundle; raises ConfigError where it is another one."""
     if not isinstance(bundle.manifest.contract, Bedside):
         raise ConfigError(f"--runs: {bundle.manifest.name} is no bundle of the bedside contract")
     return bundle.manifest.contract

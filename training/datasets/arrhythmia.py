@@ -24,6 +24,8 @@ from training.datasets.download import Release
 from training.parameters import CLASSES
 
 KINDS = CLASSES["arrhythmia"]
+LEARNING_S = 300.0  # AAMI EC57: the first 5 minutes are for learning and are not evaluated
+SICK_SINUS = "232"  # 1,382 of its 1,780 beats are class S, most of DS2's: its typical beat is abnormal
 PACED = ("102", "104", "107", "217")
 DS1 = (
     "101",
@@ -159,7 +161,7 @@ def _centred(record: Record, beats: Sequence[Beat], contract: Contract) -> tuple
 
 
 def _clean(record: Record, beats: Sequence[Beat], contract: Contract | Bedside, is_normal: np.ndarray) -> np.ndarray:
-    """True where every beat with its R peak inside the window is normal, bool[n]."""
+    """True where every beat with its R peak from its own to the window's end is normal, bool[n]."""
     if isinstance(contract, Bedside):
         after_s: float | np.ndarray = contract.after_s + contract.align_s
     else:

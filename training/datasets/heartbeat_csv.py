@@ -30,7 +30,8 @@ def read(file: Path) -> tuple[np.ndarray, np.ndarray]:
     empty or a label is not one of 0-4. Warns where a published file's counts are not the published ones.
     """
     try:
-        values = np.loadtxt(file, np.float32, comments=None, delimiter=",", ndmin=2)
+        with warnings.catch_warnings(action="ignore"):  # numpy's that there is nothing: said below
+            values = np.loadtxt(file, np.float32, comments=None, delimiter=",", ndmin=2)
     except FileNotFoundError:
         raise DataError(
             f"{file} is missing: put {TRAIN} and {TEST} (Kaggle: 'ECG Heartbeat Categorization Dataset') there"
@@ -39,6 +40,8 @@ def read(file: Path) -> tuple[np.ndarray, np.ndarray]:
         raise DataError(f"{file}: cannot be read: {error.strerror}") from None
     except (ValueError, UnicodeDecodeError):
         raise DataError(f"{file}:{_bad_line(file)}: not {LENGTH + 1} numbers with commas between them") from None
+    if not len(values):
+        raise DataError(f"{file} is empty")
     if values.shape[1] != LENGTH + 1:
         raise DataError(f"{file}:1: {values.shape[1]} numbers; a line is {LENGTH} values and a label")
     x, labels = values[:, :LENGTH], values[:, LENGTH]

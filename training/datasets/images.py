@@ -6,6 +6,7 @@ hashes are those of the unpacked files, since packing them again changes the oth
 
 import gzip
 import math
+import zlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -100,8 +101,11 @@ def read_idx(file: Path) -> np.ndarray:
     The format: two zeros, the type (8: bytes), the number of dimensions, the size of each as a big-endian uint32, then
     the values. Raises DataError naming a file that is of another kind.
     """
-    with gzip.open(file) as opened:
-        data = opened.read()
+    try:
+        with gzip.open(file) as opened:
+            data = opened.read()
+    except (gzip.BadGzipFile, EOFError, zlib.error):
+        data = b""
     first = 4 + 4 * int.from_bytes(data[3:4])  # of the values
     if data[:3] == b"\0\0\x08" and len(data) >= first:
         shape = np.frombuffer(data[4:first], ">u4").tolist()

@@ -6,3 +6,5 @@ methods, `methods` lists them; `experiment` runs what is missing, `page` writes 
 PyOD (3.6) was tried and left out: its isolation forest and OCSVM are scikit-learn's, its Deep SVDD and its GANs keep no
 loss on held-out points, and its ALAD takes one batch per "epoch"; so nothing in it could be shown to have converged.
 """
+
+EPOCHS = 15  # of what is trained here

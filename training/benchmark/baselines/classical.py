@@ -8,11 +8,12 @@ from sklearn.svm import OneClassSVM
 from tqdm import tqdm
 
 from training.benchmark.baselines.points import Points, Scored, subsample
+from training.parameters import Parameters
 
 OCSVM_POINTS = 10_000  # its kernel matrix is quadratic in them
 NU = 0.01  # share of the training points that may lie outside; .001 to .1 hardly matter here, the width does
 LAYERS = (128, 32)
-BATCH = 100
+BATCH = Parameters.batch
 
 
 def isolation_forest(points: Points, samples: float) -> Scored:

@@ -7,7 +7,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from ecgwatch.scorer import scaled
 from training import calibrate, reference_map
-from training.benchmark import placements
+from training.benchmark import map_ways
 from training.benchmark.baselines import classical
 from training.benchmark.baselines.points import Encoded, Points, Scored
 
@@ -87,6 +87,6 @@ def _frozen(encoded: Encoded, references: np.ndarray) -> tuple[np.ndarray, np.nd
 def _umap(points: Points, neighbours: int) -> tuple[np.ndarray, np.ndarray]:
     """D of the test and of the held-out points, float64[.] each."""
     latents = points.latents
-    among = placements.Points(latents.references, latents.held_out, latents.test, neighbours, points.seed)
-    placed = placements.umap(among)
+    among = map_ways.Points(latents.references, latents.held_out, latents.test, neighbours, points.seed)
+    placed = map_ways.umap(among)
     return placed.test[:, 0], placed.scale[:, 0]

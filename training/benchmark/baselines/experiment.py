@@ -20,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from training.benchmark.auroc import auroc
-from training.benchmark.baselines import saved_run
+from training.benchmark.baselines import EPOCHS, saved_run
 from training.benchmark.baselines.methods import METHODS, Method
 from training.benchmark.baselines.points import Points, Scored, subsample
 from training.benchmark.placement import HELD_OUT, Experiment, choose_test
@@ -35,7 +35,6 @@ SPLIT: SplitName = "by-beat"
 ANOMALIES = tuple(CLASSES[DATASET])
 TUNED_ON = "V"
 TUNING_POINTS = 10_000
-EPOCHS = 15
 UNVERIFIED = "unverified"
 DIGITS = ".6g"
 

@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 from training.benchmark.baselines.points import Points, Scored
 from training.losses import beta_vae_loss
+from training.parameters import Parameters
 from training.train import COOLING, seed_all
 
-BATCH = 100  # section 4 of the paper
-LEARNING_RATE = 1e-3  # table 3
+BATCH, LEARNING_RATE = Parameters.batch, Parameters.learning_rate  # as our own models have them
 COOLDOWN = 0.1  # last share of the epochs, at a tenth of the learning rate, as our own models have it
 FRAME = 11
 HIDDEN = 64

@@ -76,12 +76,15 @@ def load(folder: Path, known: np.ndarray, train_points: int) -> Run:
     model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
     with np.load(folder / "points.npz", allow_pickle=False) as points:
         arrays = {name: points[name] for name in _ARRAYS}
-    raw, saved = encode(model, known[:_KNOWN])[0], arrays["test_latents"]
+    saved = arrays["test_latents"]
+    others = ConfigError(f"{folder}: points.npz is not of this checkpoint and of these beats; run placement again")
+    if len(saved) != len(known) or len(arrays["train_latents"]) != train_points:
+        raise others
+    raw = encode(model, known[:_KNOWN])[0]
     # --unit-latents divides each dimension by a deviation that neither file names
     unit = (raw * saved[:_KNOWN]).sum(axis=0) / (raw**2).sum(axis=0)
-    right = len(saved) == len(known) and len(arrays["train_latents"]) == train_points
-    if not right or np.abs(raw * unit - saved[:_KNOWN]).max() > SAME:
-        raise ConfigError(f"{folder}: points.npz is not of this checkpoint and of these beats; run placement again")
+    if np.abs(raw * unit - saved[:_KNOWN]).max() > SAME:
+        raise others
     return Run(
         model,
         parameters,

@@ -26,7 +26,7 @@ import torch
 from tqdm import tqdm
 
 from ecgwatch.errors import ConfigError, DataError
-from training.benchmark import placement, placements
+from training.benchmark import map_ways, placement
 from training.benchmark.paper import trial
 from training.benchmark.placement import Experiment, way_file
 from training.models import ENCODED, BetaVAE, exact
@@ -43,10 +43,10 @@ ENCODERS = ("tcn", "cnn", "lstm")
 SHARES = (0.05, 0.1, 0.25, 0.5)  # beside all of the training part
 SEEDS = (0, 1, 2)
 SPLITS = ("by-beat", "by-time", "inter-patient")
-DATASETS = ("arrhythmia", "mnist", "fashion-mnist", "cifar-10", "small-norb")
+DATASETS = tuple(CLASSES)
 
 JOINT, JOINT_Z = "joint map", "joint map of z"
-WAYS = {name: placements.WAYS[name] for name in (JOINT, "latent neighbours", "virtual peers")}
+WAYS = {name: map_ways.WAYS[name] for name in (JOINT, "latent neighbours", "virtual peers")}
 EXAMPLES = 4  # of each kind, for figure 6
 LOOK_S = 2.0  # between two looks at how far the cells are
 
@@ -127,6 +127,7 @@ def run(
     steps = partial(_tried, base=base, data=data, runs=runs, on=on, train_only=train_only, batch=plan.batch)
     in_time = True
     if jobs == 1 and end is None:
+        torch.set_num_threads(1)  # as in a pool's processes: with others the last digits of the weights differ
         for one in waiting:
             print(steps(one), flush=True)
     else:
@@ -235,7 +236,7 @@ def _steps(
         placement.place_in(WAYS, points, folder)
         with np.load(folder / "sampled.npz", allow_pickle=False) as saved:
             z = replace(points, references=saved["references_z"], test=saved["test_z"])
-        placement.place_in({JOINT_Z: placements.joint}, z, folder)
+        placement.place_in({JOINT_Z: map_ways.joint}, z, folder)
     return f"{cell.name}: {time.perf_counter() - start:.0f} s"
 
 

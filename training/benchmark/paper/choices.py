@@ -12,9 +12,10 @@ import numpy as np
 
 from training.benchmark.paper.cells import BETAS, ENCODERS
 from training.benchmark.paper.results import PLAIN, SAMPLED, Row
-from training.benchmark.tables import ALPHAS
+from training.benchmark.placement_tables import ALPHAS
 
 FIXED_BETA = BETAS[0]
+MAIN_NETWORKS = (ENCODERS[0], "table 3")
 
 
 class Chosen(NamedTuple):
@@ -35,9 +36,6 @@ def of_paper(rows: Iterable[Row]) -> list[Row]:
     return [
         row for row in rows if row.split in ("by-beat", "by-image") and row.network in MAIN_NETWORKS and row.share == 1
     ]
-
-
-MAIN_NETWORKS = (ENCODERS[0], "table 3")
 
 
 def over_beta(rows: Iterable[Row]) -> dict[float, np.ndarray]:

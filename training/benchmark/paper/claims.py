@@ -8,15 +8,14 @@ honest way of `choices`: beta .01, alpha fixed, NSE through the mean.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from training.benchmark.paper.cells import ENCODERS, JOINT, JOINT_Z
-from training.benchmark.paper.choices import FIXED_BETA, Chosen, at, best_of, fixed, of_paper, over_beta, select
+from training.benchmark.paper.choices import FIXED_BETA, at, best_of, fixed, of_paper, over_beta, select
 from training.benchmark.paper.results import PER_PAIR, PRINTED, THROUGH_MEAN, Row
-from training.benchmark.tables import ALPHAS, LATENT, OURS
+from training.benchmark.placement_tables import ALPHAS, LATENT, OURS
 from training.parameters import CLASSES
 
 MOST, HALF = 0.9, 0.5  # shares of the cases in which a claim holds, or holds in part
@@ -83,12 +82,12 @@ def _classes(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
 
 
 def _beta_below_one(rows: Sequence[Row]) -> Cases:
-    cases = list(_below_beside_from_one(rows))
+    cases = list(_beta_margins(rows))
     if len(cases) >= BETA_CLASSES and len({name.split()[0] for name, _ in cases}) >= BETA_DATASETS:
         yield from cases
 
 
-def _below_beside_from_one(rows: Sequence[Row]) -> Cases:
+def _beta_margins(rows: Sequence[Row]) -> Cases:
     for name, of_class in _classes(rows):
         of_joint = [row for row in at(of_class, JOINT) if row.beta > 0]
         seeds = [{row.seed for row in of_joint if row.beta == beta} for beta in {row.beta for row in of_joint}]
@@ -99,30 +98,23 @@ def _below_beside_from_one(rows: Sequence[Row]) -> Cases:
             yield name, max(below) - max(others) - ABOVE
 
 
-def _alike(
-    of_class: Sequence[Row],
-    pick: Callable[[Sequence[Row]], Chosen | None],
-    other: Callable[[Sequence[Row]], Chosen | None],
-) -> float | None:
-    one, two = pick(of_class), other(of_class)
-    return None if one is None or two is None else ALIKE - abs(one.auroc - two.auroc)
-
-
-def _best_s(of_class: Sequence[Row], placing: str = JOINT, k: int = 1) -> Chosen | None:
-    return best_of(at(of_class, placing, k=k))
+def _alike(of_class: Sequence[Row], placing: str = JOINT, k: int = 1) -> float | None:
+    """Return by how much best S of another placing or k is alike to that of the joint map, k = 1."""
+    one, other = best_of(at(of_class, JOINT)), best_of(at(of_class, placing, k=k))
+    return None if one is None or other is None else ALIKE - abs(one.auroc - other.auroc)
 
 
 def _k_alike(rows: Sequence[Row]) -> Cases:
     for name, of_class in _classes(rows):
         for k in (3, 5):
-            margin = _alike(of_class, _best_s, partial(_best_s, k=k))
+            margin = _alike(of_class, k=k)
             if margin is not None:
                 yield f"{name} k={k}", margin
 
 
 def _mu_and_z_alike(rows: Sequence[Row]) -> Cases:
     for name, of_class in _classes(rows):
-        margin = _alike(of_class, _best_s, partial(_best_s, placing=JOINT_Z))
+        margin = _alike(of_class, JOINT_Z)
         if margin is not None:
             yield name, margin
 
@@ -166,7 +158,7 @@ def _nothing_chosen(placing: str, alphas: Sequence[float]) -> Callable[[Sequence
 
 
 def _of_encoders(rows: Sequence[Row], anomaly: str) -> dict[str, float]:
-    """Return S of each encoder of ECG at beta .01, where one seed was trained for all of them that seed alone."""
+    """Return S of each encoder of ECG at beta .01, of seed 0 alone, the one that all encoders have."""
     by_beat = select(rows, dataset="arrhythmia", split="by-beat", share=1.0, anomaly=anomaly, beta=0.01, seed=0)
     found = {name: best_of(at(select(by_beat, network=name), JOINT)) for name in ENCODERS}
     return {name: one.auroc for name, one in found.items() if one}

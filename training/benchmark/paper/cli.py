@@ -101,8 +101,7 @@ def run(args: argparse.Namespace, settings: Settings) -> None:
     jobs = _jobs(args.jobs)
     if args.budget is not None and not args.budget > 0:
         raise ConfigError("--budget must be above 0")
-    datasets = [name for name in cells.DATASETS if name in CLASSES]
-    grid = cells.grid(datasets, args.quick)
+    grid = cells.grid(quick=args.quick)
     asked = _asked(grid, args)
     before = results.read_csv(args.out / f"cells{'-quick' if args.quick else ''}.csv")
     computed = [] if args.tables_only else _compute(args, settings, asked, before, jobs, start)
@@ -124,8 +123,6 @@ def run(args: argparse.Namespace, settings: Settings) -> None:
         return results.load(one, args.runs / one.name)
 
     def find(dataset: str, anomaly: str, **other: float | str) -> results.Cell | None:
-        if dataset not in datasets:
-            return None
         normal = tuple(kind for kind in CLASSES[dataset] if kind != anomaly)
         return load(replace(Experiment(dataset, normal, 0, args.quick), **other))  # type: ignore[arg-type]  # its fields
 
@@ -157,7 +154,7 @@ def _compute(
             raise ConfigError(
                 f"--map-only: --runs {args.runs} holds none of these cells trained; --train-only trains them"
             )
-    base = {name: replace(_base(name), precision=args.precision) for name in cells.DATASETS if name in CLASSES}
+    base = {name: replace(_base(name), precision=args.precision) for name in cells.DATASETS}
     data = args.data or Path(settings.data.directory)
     budget_s = None
     if args.budget is not None:

@@ -14,9 +14,9 @@ from training.benchmark.paper.cells import ENCODERS, JOINT
 from training.benchmark.paper.choices import at, best_of, over_beta, select
 from training.benchmark.paper.results import SAMPLED, Cell, Row
 from training.benchmark.paper.tables import shares
-from training.benchmark.tables import ALPHAS, LATENT
+from training.benchmark.placement_tables import ALPHAS, LATENT
 from training.parameters import CLASSES
-from training.report import CLASS_COLOURS, extent, light, pull_in
+from training.report import CLASS_COLOURS, extent, light, panels, pull_in
 
 _DPI = 80
 _COLOURS = 96
@@ -26,14 +26,14 @@ ABNORMAL = "#000000"
 ENCODER_COLOURS = dict(zip(ENCODERS, ("#d55e00", "#0072b2", "#009e73"), strict=True))
 
 
-def heat(panels: Mapping[str, Sequence[Row]], distance: str) -> Figure:
+def heat(shown: Mapping[str, Sequence[Row]], distance: str) -> Figure:
     """Draw AUROC over alpha and beta (figures 2, 8), a panel for each class; rows: the class's, any beta."""
-    betas = sorted({row.beta for rows in panels.values() for row in at(rows, JOINT, distance=distance)})
-    figure = Figure(figsize=(4.6 * len(panels) + 0.5, 0.24 * len(betas) + 1.7), layout="constrained")
-    for axes, (name, rows) in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels.items(), strict=True):
+    betas = sorted({row.beta for rows in shown.values() for row in at(rows, JOINT, distance=distance)})
+    figure, grid = panels(len(shown), len(shown), (4.6, 0.24 * len(betas) + 1.7), (0.5, 0))
+    for axes, (name, rows) in zip(grid, shown.items(), strict=True):
         found = over_beta(at(rows, JOINT, distance=distance))
-        grid = np.array([found.get(beta, np.full(len(ALPHAS), np.nan)) for beta in betas])
-        image = axes.imshow(grid, aspect="auto", cmap="viridis")
+        aurocs = np.array([found.get(beta, np.full(len(ALPHAS), np.nan)) for beta in betas])
+        image = axes.imshow(aurocs, aspect="auto", cmap="viridis")
         axes.set_xticks(range(len(ALPHAS)), [f"{alpha:g}" for alpha in ALPHAS], rotation=90, fontsize=7)
         axes.set_yticks(range(len(betas)), [f"{beta:g}" for beta in betas], fontsize=7)
         axes.set_xlabel("alpha", fontsize=8)
@@ -43,15 +43,11 @@ def heat(panels: Mapping[str, Sequence[Row]], distance: str) -> Figure:
     return figure
 
 
-def maps(panels: Mapping[str, tuple[Cell, str]]) -> Figure:
+def maps(shown: Mapping[str, tuple[Cell, str]]) -> Figure:
     """Draw joint maps (figures 3, 9-11), test points by class, the anomalous one black, references grey."""
-    columns = min(4, len(panels))
-    lines = -(-len(panels) // columns)
-    figure = Figure(figsize=(3.1 * columns, 3.1 * lines + 0.2), layout="constrained")
-    grid = figure.subplots(lines, columns, squeeze=False)
-    for axes in grid.flat:
+    figure, grid = panels(len(shown), 4, (3.1, 3.1), (0, 0.2))
+    for axes, (name, (cell, placing)) in zip(grid, shown.items(), strict=True):
         axes.set_axis_off()
-    for axes, (name, (cell, placing)) in zip(grid.flat, panels.items(), strict=False):
         _one_map(axes, cell, placing)
         axes.set_title(name, fontsize=9)
     return figure
@@ -74,15 +70,10 @@ def _one_map(axes: Axes, cell: Cell, placing: str) -> None:
     axes.set_aspect("equal")
 
 
-def roc(panels: Mapping[str, tuple[Cell, str]]) -> Figure:
+def roc(shown: Mapping[str, tuple[Cell, str]]) -> Figure:
     """Draw the four ROC curves (figures 4, 12-18): S with its best alpha, t-SNE, reconstruction, latent distance."""
-    columns = min(5, len(panels))
-    lines = -(-len(panels) // columns)
-    figure = Figure(figsize=(2.5 * columns, 2.7 * lines + 0.2), layout="constrained")
-    grid = figure.subplots(lines, columns, squeeze=False)
-    for axes in grid.flat[len(panels) :]:
-        axes.set_axis_off()
-    for axes, (name, (cell, placing)) in zip(grid.flat, panels.items(), strict=False):
+    figure, grid = panels(len(shown), 5, (2.5, 2.7), (0, 0.2))
+    for axes, (name, (cell, placing)) in zip(grid, shown.items(), strict=True):
         _curves(axes, cell, placing)
         axes.set_title(name, fontsize=9)
     return figure

@@ -15,12 +15,12 @@ import numpy as np
 from scipy.spatial.distance import pdist
 
 from ecgwatch.errors import ConfigError
-from training.benchmark import placements
+from training.benchmark import map_ways
 from training.benchmark.auroc import auroc
 from training.benchmark.paper.cells import JOINT, JOINT_Z, WAYS, Examples, done
 from training.benchmark.placement import Experiment, way_file
+from training.benchmark.placement_tables import ALPHAS, LATENT, scaled
 from training.benchmark.rows import converted, read_lines, write_lines
-from training.benchmark.tables import ALPHAS, LATENT, scaled
 from training.calibrate import ALPHA
 from training.train import read_parameters
 
@@ -71,7 +71,7 @@ class Cell(NamedTuple):
     held_out_nse: Mapping[str, np.ndarray]
     abnormal: np.ndarray
     kinds: np.ndarray
-    ways: Mapping[str, placements.Placed]
+    ways: Mapping[str, map_ways.Placed]
     examples: Examples
 
 
@@ -86,7 +86,7 @@ def load(experiment: Experiment, folder: Path) -> Cell | None:
             {SAMPLED: sampled["held_out_nse"], THROUGH_MEAN: points["held_out_nse"]},
             points["abnormal"],
             points["kinds"],
-            {name: placements.load(way_file(folder, name)) for name in (*WAYS, JOINT_Z)},
+            {name: map_ways.load(way_file(folder, name)) for name in (*WAYS, JOINT_Z)},
             Examples(*(sampled[f"examples_{name}"] for name in Examples._fields)),
         )
 
@@ -116,7 +116,7 @@ def rows(cell: Cell, folder: Path) -> list[Row]:
     found = []
     for placing, placed in cell.ways.items():
         for k, distance, nse in _combinations(placing):
-            column = placements.K.index(k)
+            column = map_ways.K.index(k)
             d, errors = placed.test[:, column] / unit(distance, placed), cell.nse[nse]
             fixed = None
             if distance == PLAIN:
@@ -166,7 +166,7 @@ def _auroc(scores: np.ndarray, abnormal: np.ndarray) -> float:
 
 def _combinations(placing: str) -> list[tuple[int, str, str]]:
     """Return which k, distance and NSE are looked at; other distances than the plain one in the joint maps alone."""
-    chosen = [(k, PLAIN, nse) for k in (placements.K if placing != LATENT else (1,)) for nse in (SAMPLED, THROUGH_MEAN)]
+    chosen = [(k, PLAIN, nse) for k in (map_ways.K if placing != LATENT else (1,)) for nse in (SAMPLED, THROUGH_MEAN)]
     return chosen + [(1, distance, SAMPLED) for distance in (PRINTED, PER_PAIR) if placing in (JOINT, JOINT_Z)]
 
 
@@ -175,7 +175,7 @@ def network(experiment: Experiment) -> str:
     return experiment.encoder if experiment.dataset == "arrhythmia" else "table 3"
 
 
-def unit(distance: str, placed: placements.Placed) -> float:
+def unit(distance: str, placed: map_ways.Placed) -> float:
     """Return what D is divided by: c times eq. 36, the distances between references summed over n or over n^2."""
     if distance == PLAIN:
         return 1.0
@@ -206,7 +206,7 @@ def read_csv(file: Path) -> list[Row]:
     def values(line: dict[str, Any]) -> dict[str, Any]:
         strings = ("trained", "machine", "anomaly")
         made = {name: value if name in strings else value or None for name, value in line.items()}
-        return made | {"quick": line["quick"] == "True", "auroc": [line.get(name) for name in _ALPHA_COLUMNS]}
+        return made | {"quick": line.get("quick") == "True", "auroc": [line.get(name) for name in _ALPHA_COLUMNS]}
 
     return converted(file, map(values, read_lines(file)), Row)
 

@@ -14,8 +14,8 @@ from training.benchmark import published
 from training.benchmark.paper.cells import ENCODERS, JOINT, JOINT_Z, SHARES, SPLITS
 from training.benchmark.paper.choices import FIXED_BETA, at, best_of, fixed, of_paper, select
 from training.benchmark.paper.results import PLAIN, SAMPLED, THROUGH_MEAN, Row
+from training.benchmark.placement_tables import ALPHAS, LATENT, OURS
 from training.benchmark.rows import write_lines
-from training.benchmark.tables import ALPHAS, LATENT, OURS
 from training.parameters import CLASSES, Parameters
 from training.text import markdown_table
 
@@ -92,7 +92,7 @@ def _by_class(rows: Sequence[Row], line: Callable[[Sequence[Row], Mapping[str, f
         for anomaly in (name for data, name in printed if data == dataset and name != MEAN):
             of_class = select(of_paper(rows), dataset=dataset, anomaly=anomaly)
             seeds = len({row.seed for row in of_class})
-            named = {"dataset": dataset, "class": anomaly, "name": CLASSES.get(dataset, {}).get(anomaly, "")}
+            named = {"dataset": dataset, "class": anomaly, "name": CLASSES[dataset].get(anomaly, "")}
             of_dataset.append({**named, "seeds": seeds or None, **line(of_class, printed[dataset, anomaly])})
         average: Line = {"dataset": dataset, "class": MEAN, "name": "", "seeds": None}
         for name, value in line([], printed[dataset, MEAN]).items():
@@ -137,7 +137,7 @@ def _of_one_beta(rows: Sequence[Row], dataset: str, alphas: Sequence[float] = AL
 
 def _mean_best(rows: Sequence[Row], dataset: str, alphas: Sequence[float], k: int = 1) -> float | None:
     best = []
-    for anomaly in CLASSES.get(dataset, {}):
+    for anomaly in CLASSES[dataset]:
         of_class = select(rows, dataset=dataset, anomaly=anomaly)
         found = [one for placing in (JOINT, JOINT_Z) if (one := best_of(at(of_class, placing, k=k), alphas))]
         best.append(max(found).auroc if found else None)
@@ -149,12 +149,12 @@ def _goal(dataset: str, goal: str, ours: float | None, met: bool) -> Line:
     return {"dataset": dataset, "goal": goal, "ours": ours, "reached": said}
 
 
-def variants(rows: Sequence[Row], column: str, values: Sequence[Any], **wanted: Any) -> list[Line]:
+def variants(rows: Sequence[Row], column: str, values: Sequence[Any]) -> list[Line]:
     """Return a line for each value of a column (split, network, share) with every ECG class, two choices, two placings.
 
-    wanted: what the other columns are, by beat, TCN and all of the training part where nothing is said.
+    The other columns: by beat, TCN, all of the training part.
     """
-    others = {"dataset": "arrhythmia", "split": SPLITS[0], "network": ENCODERS[0], "share": 1.0} | wanted
+    others = {"dataset": "arrhythmia", "split": SPLITS[0], "network": ENCODERS[0], "share": 1.0}
     found: list[Line] = []
     for value in values:
         of_value = select(rows, **(others | {column: value}))

@@ -64,11 +64,11 @@ def cores() -> int:
 
 def most(on: torch.device) -> int:
     """Return how many processes have room: a core each and, on a GPU, its memory."""
-    free = torch.cuda.mem_get_info(on)[0] // PROCESS_BYTES if on.type == "cuda" else cores()
-    return max(1, min(cores(), free))
+    room = torch.cuda.mem_get_info(on)[0] // PROCESS_BYTES if on.type == "cuda" else cores()
+    return max(1, min(cores(), room))
 
 
-def shared(on: torch.device) -> bool:
+def has_mps(on: torch.device) -> bool:
     """Return whether NVIDIA's Multi-Process Service runs: kernels of several processes then run side by side."""
     pipes = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"))
     return on.type == "cuda" and (pipes / "control").exists()
@@ -82,7 +82,7 @@ def plan(
     parameters: of the model to try; most: processes; end: on the monotonic clock. What failed from the first, or was
     cut short by the end, is not written.
     """
-    device = train.machine(on) + (" with MPS" if shared(on) else "")
+    device = train.machine(on) + (" with MPS" if has_mps(on) else "")
     known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     if device in known:
         return Plan(**known[device])
@@ -99,7 +99,7 @@ def plan(
         f"device: {device}: {found.measured} -> {found.training} at once; encoding in batches of {found.batch:,}",
         flush=True,
     )
-    if on.type == "cuda" and not shared(on):
+    if on.type == "cuda" and not has_mps(on):
         print("without NVIDIA's MPS models take turns on the GPU; to start it: nvidia-cuda-mps-control -d", flush=True)
     if climbed.rates and (end is None or time.monotonic() < end):
         file.parent.mkdir(parents=True, exist_ok=True)

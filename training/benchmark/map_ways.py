@@ -176,7 +176,7 @@ _NOWHERE = np.zeros((0, 2), np.float32)
 
 def timed(way: Callable[[Points], Placed], points: Points) -> Placed:
     """Place the points and note how long it took, seconds; the reference map itself is made before."""
-    if way not in (joint, latent, affinity):  # these need no frozen map
+    if way not in (joint, latent, affinity):  # the others but for two begin from a frozen map
         _ = points.frozen
     start = time.perf_counter()
     placed = way(points)

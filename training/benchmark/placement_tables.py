@@ -1,4 +1,4 @@
-"""Saved distances -> tables (CSV) and pictures of how good each way of placing is.
+"""Saved distances -> rows and Markdown of how good each way of placing is.
 
 S joins NSE and D in two ways: with alpha fixed at 1/2 after both are scaled by their quantiles on held-out normal
 points (no anomaly is used; linearly, whether or not a model's own score takes logarithms), and with the best alpha of
@@ -16,7 +16,7 @@ import numpy as np
 from ecgwatch import scorer
 from ecgwatch.errors import BundleError
 from training import calibrate
-from training.benchmark import placements
+from training.benchmark import map_ways
 from training.benchmark.auroc import auroc, bootstrap, interval
 from training.benchmark.placement import Experiment, way_file
 from training.calibrate import ALPHA
@@ -96,7 +96,7 @@ class Saved:
     nse: np.ndarray
     held_out_nse: np.ndarray
     abnormal: np.ndarray
-    ways: Mapping[str, placements.Placed]
+    ways: Mapping[str, map_ways.Placed]
 
 
 def read(experiment: Experiment, folder: Path) -> Saved | None:
@@ -104,8 +104,10 @@ def read(experiment: Experiment, folder: Path) -> Saved | None:
     file = folder / "points.npz"
     if not file.exists():
         return None
-    names = [*placements.WAYS, *placements.WITH_ALL]
-    ways = {name: placements.load(way_file(folder, name)) for name in names if way_file(folder, name).exists()}
+    names = [*map_ways.WAYS, *map_ways.WITH_ALL]
+    ways = {name: map_ways.load(way_file(folder, name)) for name in names if way_file(folder, name).exists()}
+    if not ways:
+        return None
     parameters = json.loads((folder / "parameters.json").read_text(encoding="utf-8"))["parameters"]
     trained = f"{parameters['epochs']} + {parameters['cooldown']}"
     with np.load(file, allow_pickle=False) as saved:
@@ -118,8 +120,8 @@ def compare(saved: Saved) -> tuple[list[Row], list[Difference]]:
     nse = scaled(saved.nse, saved.held_out_nse)
     terms: dict[tuple[str, int, str], np.ndarray] = {}
     for way, placed in saved.ways.items():
-        for column, k in enumerate(placements.K):
-            if k == 1 or way not in placements.WITH_ALL:
+        for column, k in enumerate(map_ways.K):
+            if k == 1 or way not in map_ways.WITH_ALL:
                 terms[way, k, "D"] = placed.test[:, column]
                 terms[way, k, "S"] = ALPHA * nse + (1 - ALPHA) * scaled(placed.test[:, column], placed.scale[:, column])
     terms[RECONSTRUCTION, 1, "S"] = nse
@@ -130,7 +132,7 @@ def compare(saved: Saved) -> tuple[list[Row], list[Difference]]:
         d, s = (_figure(terms.get((way, k, term)), saved.abnormal, samples.get((way, k, term))) for term in "DS")
         alpha, best = None, None
         if way in saved.ways:
-            alpha, best = best_alpha(saved.nse, saved.ways[way].test[:, placements.K.index(k)], saved.abnormal)
+            alpha, best = best_alpha(saved.nse, saved.ways[way].test[:, map_ways.K.index(k)], saved.abnormal)
         seconds = saved.ways[way].seconds if way in saved.ways else None
         rows.append(Row(*task, saved.trained, way, k, *d, *s, best, alpha, seconds))
     differences = [
@@ -213,7 +215,7 @@ def markdown(rows: Sequence[Row], figure: str) -> str:
 def _of_dataset(rows: Iterable[Row], dataset: str, figure: str) -> str:
     at_one = [row for row in rows if row.k == 1]
     tasks = list(dict.fromkeys(row.task for row in at_one))
-    ways = [RECONSTRUCTION, *placements.WAYS, *placements.WITH_ALL]
+    ways = [RECONSTRUCTION, *map_ways.WAYS, *map_ways.WITH_ALL]
     lines = [[dataset, *tasks, "mean"], ["---"] + ["---:"] * (len(tasks) + 1)]
     for way in ways:
         cells = []
