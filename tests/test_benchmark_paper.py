@@ -34,6 +34,7 @@ from training.benchmark.placement_tables import ALPHAS, LATENT, OURS
 from training.datasets import images
 from training.models import encoded, make
 from training.parameters import Parameters, defaults
+from training.run_folder import open_run
 
 torch.set_num_threads(1)
 BASE = {"mnist": Parameters(**{**vars(defaults("mnist")), "epochs": 12, "batch": 10, "perplexity": 5.0})}
@@ -186,8 +187,8 @@ def test_a_folder_of_another_run_or_a_torn_checkpoint_is_left_out_and_said(
 ) -> None:
     monkeypatch.setitem(images.RELEASES, "mnist", idx_files.known(images.RELEASES["mnist"], runs / "mnist"))
     other, torn = replace(CELL, seed=1), replace(CELL, seed=2)
-    train.open_run(tmp_path / other.name, replace(BASE["mnist"], latent=3))
-    train.open_run(tmp_path / torn.name, replace(BASE["mnist"], normal=torn.normal, seed=2))
+    open_run(tmp_path / other.name, replace(BASE["mnist"], latent=3))
+    open_run(tmp_path / torn.name, replace(BASE["mnist"], normal=torn.normal, seed=2))
     (tmp_path / torn.name / "checkpoint.safetensors").write_bytes(b"torn")
     assert cells.run([other, torn], BASE, runs, tmp_path, 1, CPU) == 2
     said = capsys.readouterr().out
@@ -618,7 +619,7 @@ def test_each_row_is_of_its_own_placing_k_and_nse(tmp_path: Path) -> None:
     }
     none = np.zeros(0)
     cell = Cell(CELL, nse, held_out, abnormal, none, ways, Examples(*[none] * len(Examples._fields)))
-    train.open_run(tmp_path, BASE["mnist"])
+    open_run(tmp_path, BASE["mnist"])
     rows = results.rows(cell, tmp_path)
     assert {(row.test, row.abnormal) for row in rows} == {(200, 50)}
     for placing, (column, k), way in product((JOINT, OURS), enumerate(map_ways.K), both):

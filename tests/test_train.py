@@ -10,7 +10,8 @@ import torch
 
 from ecgwatch.errors import ConfigError, DataError
 from training.parameters import Parameters, defaults
-from training.train import checkpoint_losses, device, fit, open_run, random_crops, versions
+from training.run_folder import open_run, versions
+from training.train import checkpoint_losses, device, fit, random_crops
 
 torch.set_num_threads(1)
 PARAMETERS = Parameters(epochs=2, cooldown=1, batch=20)

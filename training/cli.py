@@ -195,7 +195,8 @@ def _train(args: argparse.Namespace, settings: Settings, wanted: Parameters, fol
 
     from training import model_card, pipeline, run_report
     from training.datasets.read import read
-    from training.train import device, open_run
+    from training.run_folder import open_run
+    from training.train import device
 
     on = device(args.device)
     torch.set_num_threads(args.threads or torch.get_num_threads())

@@ -21,7 +21,9 @@ from training import calibrate, evaluate, export, reference_map, score_graph
 from training.datasets.dataset import Dataset, Split
 from training.models import BetaVAE, unit_latents
 from training.parameters import Parameters
-from training.train import fit, open_run, versions, write_atomically
+from training.run_folder import open_run, versions
+from training.text import write_atomically
+from training.train import fit
 
 PROTOCOLS = {
     "inter-patient": (

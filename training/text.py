@@ -1,4 +1,4 @@
-"""Markdown of the pages that training and its benchmarks write."""
+"""Text files that training and its benchmarks write: whole or not at all, and their Markdown."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,5 +13,12 @@ def write_page(file: Path, parts: Sequence[str]) -> str:
     """Write a page of some parts, and return it."""
     text = "\n\n".join(parts) + "\n"
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8")
+    write_atomically(file, text)
     return text
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old one or the new one, never a part."""
+    partial = file.with_suffix(file.suffix + ".part")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(file)

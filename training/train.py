@@ -1,4 +1,4 @@
-"""The training loop: parameters, epochs, checkpoints.
+"""The training loop: epochs and checkpoints.
 
 A run that is stopped anywhere and started again ends with the same weights as one that was not: a checkpoint holds
 model and optimiser at the end of an epoch, and every epoch draws its own random numbers from (seed, epoch).
@@ -6,10 +6,7 @@ model and optimiser at the end of an epoch, and every epoch draws its own random
 
 import json
 import math
-import platform
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,35 +21,16 @@ from ecgwatch.errors import ConfigError, DataError
 from training.losses import beta_vae_loss, capacity
 from training.models import ENCODED, BetaVAE, Serving, make, with_made_up_ectopics
 from training.parameters import Parameters
+from training.run_folder import processor
+from training.text import write_atomically
 
 COOLING = 0.1  # share of the learning rate in the cool-down
 WATCHED = 2000  # beats or images at least, where there are, that the loss printed beside the training loss is of
-LIBRARIES = ("torch", "numpy", "openTSNE", "wfdb", "onnx", "onnxruntime-gpu", "onnxruntime", "ecgwatch")
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what the result depends on, as far as it is installed; training alone needs not all."""
-    return {"python": platform.python_version(), **{name: v for name in LIBRARIES if (v := _version(name))}}
-
-
-def processor() -> str:
-    """Return the processor's name, as the system has it."""
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def machine(on: torch.device) -> str:
     """Return the name of what computes."""
     return torch.cuda.get_device_name(on) if on.type == "cuda" else processor()
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def device(wanted: str = "auto") -> torch.device:
@@ -63,31 +41,6 @@ def device(wanted: str = "auto") -> torch.device:
     if wanted == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device cuda: torch sees no CUDA GPU; use --device cpu")
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def open_run(folder: Path, parameters: Parameters) -> None:
-    """Make a run folder, or check that it was made with the same parameters.
-
-    Raises ConfigError naming the parameters that differ.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "parameters.json"
-    wanted = json.loads(json.dumps(asdict(parameters)))
-    if file.exists():
-        # a parameter that came later has in older runs the value that changed nothing: its default
-        there = json.loads(json.dumps(asdict(Parameters()))) | json.loads(file.read_text())["parameters"]
-        differing = sorted(key for key in wanted.keys() | there.keys() if wanted.get(key) != there.get(key))
-        if differing:
-            said = ", ".join(f"{key} {there.get(key)} there, {wanted.get(key)} now" for key in differing)
-            raise ConfigError(f"{folder} holds a run with other parameters ({said}); choose another folder for the run")
-        return
-    write_atomically(file, json.dumps({"parameters": wanted, "versions": versions()}, indent=2))
-
-
-def read_parameters(folder: Path) -> Parameters:
-    """Return what a run was made with; a parameter that came later has its default (see `open_run`)."""
-    there = json.loads((folder / "parameters.json").read_text(encoding="utf-8"))["parameters"]
-    return Parameters(**there | {"normal": tuple(there["normal"])})
 
 
 def fit(
@@ -289,7 +242,7 @@ def _resume(folder: Path, model: BetaVAE, optimizer: torch.optim.Optimizer) -> t
         tensors = load_file(file)
     except SafetensorError as error:
         raise DataError(f"{file} is damaged ({error}): remove it, and training begins anew") from None
-    model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
+    load_weights(model, tensors)
     state: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("adam."):
@@ -298,6 +251,11 @@ def _resume(folder: Path, model: BetaVAE, optimizer: torch.optim.Optimizer) -> t
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     losses = checkpoint_losses(file)
     return len(losses), losses
+
+
+def load_weights(model: BetaVAE, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Give a model the weights of a checkpoint; tensors: all that it holds."""
+    model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
 
 
 def checkpoint_losses(file: Path) -> list[dict[str, float]]:
@@ -309,10 +267,3 @@ def checkpoint_losses(file: Path) -> list[dict[str, float]]:
 def _csv(rows: list[dict[str, float]]) -> str:
     lines = [",".join(rows[0])] + [",".join(f"{value:.6g}" for value in row.values()) for row in rows]
     return "\n".join(lines) + "\n"
-
-
-def write_atomically(file: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old one or the new one, never a part."""
-    partial = file.with_suffix(file.suffix + ".part")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)

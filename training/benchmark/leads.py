@@ -27,8 +27,8 @@ from training.datasets import arrhythmia
 from training.datasets.dataset import Dataset, Split
 from training.evaluate import TERMS, Predictions, load_predictions
 from training.parameters import BEDSIDE
+from training.run_folder import open_run
 from training.text import markdown_table
-from training.train import open_run
 
 LEADS = (1, 2)
 DIFFERENCE = "2 - 1"

@@ -25,6 +25,7 @@ from training.datasets.dataset import Dataset
 from training.datasets.read import read
 from training.models import ENCODED, BetaVAE, encoded, unit_latents
 from training.parameters import CLASSES, Parameters
+from training.run_folder import open_run, read_parameters
 
 HELD_OUT = 2000  # normal points that set the scale of D and NSE
 
@@ -158,14 +159,14 @@ def prepare(
     """
     size = experiment.size
     if (folder / "points.npz").exists():
-        parameters = train.read_parameters(folder)
+        parameters = read_parameters(folder)
     else:
         chosen: dict[str, Any] = {name: getattr(experiment, name) for name in ("normal", "seed", "beta", "encoder")}
         chosen["split"] = experiment.split or base.split
         parameters = replace(base, **chosen)
         if size.epochs:
             parameters = replace(parameters, epochs=size.epochs[0], cooldown=size.epochs[1])
-        train.open_run(folder, parameters)
+        open_run(folder, parameters)
     _, inputs, split = read(parameters, data)
     kinds, rows = inputs.classes, split.train
     groups = inputs.records if experiment.dataset == "arrhythmia" else kinds  # references are drawn evenly from each

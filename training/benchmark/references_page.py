@@ -12,8 +12,7 @@ from ecgwatch.scorer import Model
 from training.benchmark import pictures, references
 from training.datasets.read import read
 from training.parameters import Parameters
-from training.text import write_page
-from training.train import write_atomically
+from training.text import write_atomically, write_page
 
 
 def write(bundle: Bundle, data: Path, out: Path, costs_only: bool) -> str:

@@ -28,7 +28,7 @@ from training.benchmark.rows import read_csv, write_csv
 from training.datasets import arrhythmia
 from training.datasets.dataset import Dataset, Split, SplitName
 from training.parameters import CLASSES
-from training.train import processor
+from training.run_folder import processor
 
 DATASET = "arrhythmia"
 SPLIT: SplitName = "by-beat"

@@ -35,17 +35,15 @@ methods have the same training points, the same held-out normal points and all t
   ([baselines-tuning.csv](baselines-tuning.csv)). The choice uses labels, no test beats. Rows of saved runs share a
   beta-VAE (latent 20, beta .01, 50 + 6 epochs, all training beats). **Its numbers have seen test beats**: latents,
   epochs and units were settled by N against the rest of the same test part (docs/training.md; worth some .005 of S).
-- Seed 0 where the CSV does not say another: VAE + OCSVM is of seed 1, since the models of seed 0 are lost.
+- Seed 0 where the CSV does not say another.
 - One-class SVM: the width is tuned, in units of scikit-learn's own (gamma 1 / (d variance)); nu is .01. The largest of
   three is kept, so a wider grid may do better still (isolation forest, UMAP's D, f-AnoGAN, GAN-AD and LSTM-VAE keep one
-  at the end of their three too). With scikit-learn's width, as until 2026-11-27, and nu tuned, raw
-  beats had .546 in the mean.
+  at the end of their three too).
 - Training: the epochs in `note`, batch 100, Adam 1e-3 (the GANs: rates of their own), the last tenth at a tenth of the
   rate; the DBN: scikit-learn's contrastive divergence at its rate of .1 throughout.
 - {UNVERIFIED} (`*`): a loss curve ([baselines-curves.csv](baselines-curves.csv)) has fewer than {LEAST_EPOCHS} epochs,
-  or, the cool-down left out, the halves of its last half differ by more than {SAME:.0%}. LSTM-VAE is far from its end:
-  15 epochs, where our beta-VAE has 56; with 45 N has .81 in the place of .72, and by NSE, as ours are, in the place of
-  the squared error .86 (by a script outside the repository).
+  or, the cool-down left out, the halves of its last half differ by more than {SAME:.0%}. What was tried beyond:
+  [choices.md](choices.md), "Baselines".
 - Shortened (`°`): trained with `--most` on a part of the points, as the note says, so in a table of its own and not to
   be ranked with those that had all. A call without it (`ecgwatch benchmark baselines --method ...`) trains on all.
 - Maps hold 5,000 references, as the paper's do, where the row does not say all; S joins NSE and D with alpha 1/2 on
@@ -55,10 +53,9 @@ methods have the same training points, the same held-out normal points and all t
 - Seconds: wall clock on two cores shared with much other work, for orientation; without tuning, encoding and the
   training of the runs.
 - GAN-AD: {gan_ad.SEARCH_STEPS} steps of Adam search the latents of every test point, where its authors' code takes up
-  to 1,000; more are better, it seems (on the tuning points .617 with 30, .623 with 50, .670 with 100, .646 with 300),
-  and cost as much more time. Half the score is the residual, half the discrimination, each in units of its standard
-  deviation on the held-out points, no label used. Its curve is flat where the two networks are in balance, however
-  well they do.
+  to 1,000: more cost as much more time. Half the score is the residual, half the discrimination, each in units of its
+  standard deviation on the held-out points, no label used. Its curve is flat where the two networks are in balance,
+  however well they do.
 - Empty: not computed."""
 
 

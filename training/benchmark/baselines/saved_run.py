@@ -13,6 +13,7 @@ from training import train
 from training.benchmark.baselines.points import Encoded
 from training.models import BetaVAE, Serving, make
 from training.parameters import Parameters
+from training.run_folder import read_parameters
 
 SAME = 1e-3  # how far latents made here may lie from those saved, in units of their standard deviation
 _KNOWN = 500
@@ -60,7 +61,7 @@ def is_whole(folder: Path) -> bool:
     """Tell whether a folder holds a model trained to the end, and its points."""
     if not ((folder / "checkpoint.safetensors").exists() and (folder / "points.npz").exists()):
         return False
-    parameters = train.read_parameters(folder)
+    parameters = read_parameters(folder)
     return len(_losses(folder)) == parameters.epochs + parameters.cooldown
 
 
@@ -70,10 +71,10 @@ def load(folder: Path, known: np.ndarray, train_points: int) -> Run:
     known: the test points that it saved, float32[m, length]; train_points: how many it must have saved. Raises
     ConfigError where model, saved points and these are not of one another.
     """
-    parameters = train.read_parameters(folder)
+    parameters = read_parameters(folder)
     model = make(parameters, known.shape[1]).eval()
     tensors = load_file(folder / "checkpoint.safetensors")
-    model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
+    train.load_weights(model, tensors)
     with np.load(folder / "points.npz", allow_pickle=False) as points:
         arrays = {name: points[name] for name in _ARRAYS}
     saved = arrays["test_latents"]

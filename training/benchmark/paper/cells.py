@@ -31,7 +31,8 @@ from training.benchmark.paper import trial
 from training.benchmark.placement import Experiment, way_file
 from training.models import ENCODED, BetaVAE, exact
 from training.parameters import CLASSES, Parameters
-from training.train import machine, write_atomically
+from training.text import write_atomically
+from training.train import machine
 
 BETAS = (0.01, 0.05, 0.1, 0.3, 1.0)  # of the tables
 # of the heat maps (figure 2) and of every beta that figures 3, 9-11 and table 2 name; the paper leaves its grid open

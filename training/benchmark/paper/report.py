@@ -14,7 +14,7 @@ from training.benchmark.paper.cells import ALL_BETAS, ENCODERS, HEAT, JOINT, JOI
 from training.benchmark.paper.results import PER_PAIR, PLAIN, PRINTED, Cell, Row
 from training.benchmark.paper.tables import Line
 from training.parameters import CLASSES
-from training.train import write_atomically
+from training.text import write_atomically
 
 Find = Callable[..., Cell | None]  # dataset, anomaly; beta, encoder -> what that cell saved, if it has come so far
 TITLE = "The paper, cell by cell"

@@ -22,7 +22,7 @@ from training.benchmark.placement import Experiment, way_file
 from training.benchmark.placement_tables import ALPHAS, LATENT, scaled
 from training.benchmark.rows import converted, read_lines, write_lines
 from training.calibrate import ALPHA
-from training.train import read_parameters
+from training.run_folder import read_parameters
 
 PLAIN, PRINTED, PER_PAIR = "plain", "eq. 36 as printed", "eq. 36 with 1/n^2"  # which distance in the map
 C = 0.5  # of eq. 35, appendix F

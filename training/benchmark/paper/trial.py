@@ -26,6 +26,7 @@ from training import train
 from training.datasets import cifar, norb
 from training.models import ENCODED, BetaVAE, encoded
 from training.parameters import Parameters
+from training.text import write_atomically
 
 GAIN = 1.1  # what a larger number must be worth: it takes memory
 LIMIT_S = 120  # of one number of processes, from their start
@@ -103,7 +104,7 @@ def plan(
         print("without NVIDIA's MPS models take turns on the GPU; to start it: nvidia-cuda-mps-control -d", flush=True)
     if climbed.rates and (end is None or time.monotonic() < end):
         file.parent.mkdir(parents=True, exist_ok=True)
-        train.write_atomically(file, json.dumps({**known, device: asdict(found)}, indent=1))
+        write_atomically(file, json.dumps({**known, device: asdict(found)}, indent=1))
     return found
 
 
