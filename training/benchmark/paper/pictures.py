@@ -139,7 +139,7 @@ def encoders(rows: Sequence[Row]) -> Figure:
             if best:
                 label = encoder.upper() if place == 0 else None
                 axes.bar(place + 0.27 * (offset - 1), best.auroc, 0.25, color=colour, label=label)
-                axes.text(place + 0.27 * (offset - 1), best.auroc, f"{best.auroc:.3f}", fontsize=6, ha="center")
+                axes.text(place + 0.27 * (offset - 1), best.auroc + 0.006, f"{best.auroc:.3f}", fontsize=6, ha="center")
     axes.set_xticks(range(len(CLASSES["arrhythmia"])), list(CLASSES["arrhythmia"]))
     axes.set_ylim(0.5, 1.02)
     axes.set_ylabel("AUROC of S")
@@ -163,7 +163,7 @@ def training_size(rows: Sequence[Row]) -> Figure:
     axes.minorticks_off()
     axes.set_xlabel("share of the training part")
     axes.set_ylabel("AUROC of S")
-    axes.legend(fontsize=7, frameon=False)
+    figure.legend(fontsize=7, frameon=False, loc="outside right center")
     light(axes)
     return figure
 
