@@ -79,7 +79,9 @@ def test_a_candidate_is_the_default_with_what_is_set():
     assert folds.key(found) != folds.key(folds.candidate([]))
 
 
-@pytest.mark.parametrize("wrong", ["colour=1", "filters=many", "filters"])
+@pytest.mark.parametrize(
+    "wrong", ["colour=1", "filters=many", "filters", "epochs=0", "latent=-2", "beta=nan", "capacity=inf", "seed=-1"]
+)
 def test_what_cannot_be_tried_is_refused_by_name(wrong: str):
     with pytest.raises(ConfigError, match=wrong.partition("=")[0]):
         folds.candidate([wrong])

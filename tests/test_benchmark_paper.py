@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import shutil
 import signal
+import threading
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -40,6 +42,12 @@ torch.set_num_threads(1)
 BASE = {"mnist": Parameters(**{**vars(defaults("mnist")), "epochs": 12, "batch": 10, "perplexity": 5.0})}
 CELL = Experiment("mnist", tuple("012345678"), 0)
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def small_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command asks for the models that are made here."""
+    monkeypatch.setattr(paper_cli, "_base", lambda dataset: BASE.get(dataset, defaults(dataset)))
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +177,34 @@ def test_cells_in_processes_are_counted_and_their_epochs_said(
     out, error = capfd.readouterr()  # of the processes too
     assert sorted(out.split()) == sorted(one.name for one in two)
     assert "2/2" in error and "epochs 3, 17" in error and "training" not in error
+
+
+def test_no_process_outlives_a_command_that_was_killed(tmp_path: Path) -> None:
+    file = tmp_path / "pid"
+    parent = multiprocessing.get_context("spawn").Process(target=_command, args=(file,))
+    parent.start()
+    while not file.exists():
+        assert parent.is_alive()
+        parent.join(0.05)
+    parent.kill()
+    parent.join()
+    end = time.monotonic() + 60
+    with pytest.raises(ProcessLookupError):  # it has ended
+        while time.monotonic() < end:
+            os.kill(int(file.read_text()), 0)
+            time.sleep(0.05)
+
+
+def _command(file: Path) -> None:
+    cells._in_processes(partial(_pid_and_wait, file=file), [CELL], 1, 1, None)
+
+
+def _pid_and_wait(cell: Experiment, file: Path) -> str:
+    partial_file = file.with_suffix(".part")
+    partial_file.write_text(str(os.getpid()))
+    partial_file.replace(file)
+    threading.Event().wait()
+    return cell.name
 
 
 def _bar_and_name(cell: Experiment) -> str:
@@ -517,6 +553,91 @@ def test_a_file_of_other_columns_is_refused_by_its_line(tmp_path: Path, capsys: 
     file.write_text("a,b\n1,2\n")
     assert _benchmark(tmp_path) == 78
     assert f"{file}, line 2: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["points.npz", "sampled.npz", "placed joint map.npz", "parameters.json", "made.json"])
+def test_a_damaged_file_is_named_and_the_other_cells_go_on(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    torn = replace(CELL, normal=tuple("123456789"))
+    for cell in (CELL, torn):
+        shutil.copytree(runs / CELL.name, tmp_path / cell.name, ignore=shutil.ignore_patterns("rows.csv"))
+    there = json.loads((runs / CELL.name / "parameters.json").read_text())
+    there["parameters"]["normal"] = torn.normal
+    (tmp_path / torn.name / "parameters.json").write_text(json.dumps(there))
+    content = (tmp_path / torn.name / name).read_bytes()
+    (tmp_path / torn.name / name).write_bytes(content[: len(content) // 2])
+    assert _benchmark(tmp_path) == 0
+    said = capsys.readouterr().out
+    assert f"{torn.name} is left out: {tmp_path / torn.name / name}" in said
+    assert {row.anomaly for row in results.read_csv(tmp_path / "out" / "cells.csv")} == {"9"}
+
+
+def test_a_run_that_was_made_with_other_parameters_is_left_out(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(runs / CELL.name, tmp_path / CELL.name)
+    file = tmp_path / CELL.name / "parameters.json"
+    there = json.loads(file.read_text())
+    there["parameters"] |= {"precision": "bfloat16", "initial": "torch"}  # these the tables name
+    file.write_text(json.dumps(there))
+    assert _benchmark(tmp_path) == 0
+    capsys.readouterr()
+    there["parameters"] |= {"epochs": 2, "beta": 7.0}
+    file.write_text(json.dumps(there))
+    shutil.rmtree(tmp_path / "out")
+    assert _benchmark(tmp_path) == 78
+    assert "other parameters (beta 7.0 there, 0.01 now, epochs 2 there, 12 now)" in capsys.readouterr().out
+
+
+def test_a_score_that_is_no_number_makes_no_figures(saved: Cell, runs: Path) -> None:
+    nse = saved.nse[SAMPLED].copy()
+    nse[saved.abnormal] = np.nan
+    with pytest.raises(DataError, match="NSE or D of a test point is no number"):
+        results.rows(saved._replace(nse={**saved.nse, SAMPLED: nse}), runs / CELL.name)
+
+
+def test_rows_that_another_command_wrote_meanwhile_stay(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = _rows({"N": 0.9})
+
+    def computing(*given: object) -> int:
+        results.write_csv(tmp_path / "cells.csv", other)
+        return 0
+
+    monkeypatch.setattr(cells, "run", computing)
+    places = ["--runs", str(runs), "--out", str(tmp_path), "--dataset", "mnist"]
+    assert cli.main(["benchmark", "paper", *places]) == 0
+    assert {row.dataset for row in results.read_csv(tmp_path / "cells.csv")} == {"mnist", other[0].dataset}
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_is_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cells, "run", lambda *given: pytest.fail("computed"))
+    (tmp_path / "file").write_text("")
+    for option, other in (("--out", "--runs"), ("--runs", "--out")):
+        assert cli.main(["benchmark", "paper", option, str(tmp_path / "file" / "x"), other, str(tmp_path / "y")]) == 78
+        assert f"{option} {tmp_path / 'file' / 'x'}: cannot be written to: Not a directory" in capsys.readouterr().err
+    (tmp_path / "y" / "cells.csv").write_bytes(bytes(range(256)))
+    assert cli.main(["benchmark", "paper", "--tables-only", "--out", str(tmp_path / "y")]) == 78
+    assert f"{tmp_path / 'y' / 'cells.csv'} is no CSV file" in capsys.readouterr().err
+
+
+def test_a_piece_that_ends_as_planned_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cells, "run", lambda *given: 1)
+    places = ["--runs", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert cli.main(["benchmark", "paper", "--budget", "5", *places]) == 0
+    assert "the same command goes on" in capsys.readouterr().out
+    assert cli.main(["benchmark", "paper", *places]) == 66  # all were left out
+    there = _rows({"9": 0.9}, dataset="mnist", split="by-image", network="table 3")
+    results.write_csv(tmp_path / "out" / "cells.csv", there)
+    of_it = ["--dataset", "mnist", "--anomaly", "9", "--beta", "0.01", "--map-only"]
+    assert cli.main(["benchmark", "paper", *of_it, *places]) == 78
+    assert cli.main(["benchmark", "paper", *of_it, "--missing", *places]) == 0
 
 
 def test_a_cell_has_the_same_weights_however_many_run_at_once(tmp_path: Path, runs: Path) -> None:

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -98,6 +99,14 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_all_files_arrive_whole_and_nothing_else(tmp_path, publisher):
     assert get(tmp_path / "data" / "mitdb", publisher) == tmp_path / "data" / "mitdb"
     assert contents(tmp_path / "data" / "mitdb") == publisher.files
+
+
+def test_several_who_begin_at_once_fetch_each_file_once(tmp_path, publisher):
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: get(tmp_path / "mitdb", publisher), range(4)))
+    assert found == [tmp_path / "mitdb"] * 4
+    assert contents(tmp_path / "mitdb") == publisher.files
+    assert sorted(name for name, _ in publisher.asked) == sorted(publisher.files)
 
 
 def test_a_whole_folder_is_only_read(tmp_path, publisher):

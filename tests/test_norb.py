@@ -56,6 +56,12 @@ def test_the_test_toys_test_and_a_tenth_of_the_others_calibrates(data: Dataset):
     assert sorted([*made.train, *made.calibration]) == np.flatnonzero(data.classes[:40] != "2").tolist()
 
 
+def test_both_images_of_a_pair_train_or_both_calibrate(data: Dataset):
+    for seed in range(5):
+        made = images.split(data, tuple("0134"), seed, together=norb.CAMERAS)
+        assert {row // 2 for row in made.train.tolist()}.isdisjoint(row // 2 for row in made.calibration.tolist())
+
+
 @pytest.mark.parametrize("shape", [(7,), (3, 4), (2, 2, 5), (2, 2, 3, 4)], ids=str)
 @pytest.mark.parametrize("kind", ["<u1", "<i4"])
 def test_a_matrix_comes_back_as_it_was_written(tmp_path: Path, shape: tuple[int, ...], kind: str):

@@ -172,3 +172,11 @@ def test_versions_name_what_is_installed_alone() -> None:
     found = versions()
     assert {"python", "torch", "numpy", "ecgwatch"} <= set(found)
     assert all(number[0].isdigit() for number in found.values())
+
+
+def test_a_loss_that_is_no_number_ends_training(x: np.ndarray, tmp_path: Path) -> None:
+    x = x.copy()
+    x[3, 7] = np.nan
+    with pytest.raises(DataError, match="the loss is no number after epoch 1 of 3"):
+        fit(x, x[:10], PARAMETERS, _folder(tmp_path / "nan"), torch.device("cpu"))
+    assert not (tmp_path / "nan" / "checkpoint.safetensors").exists()

@@ -2,11 +2,17 @@
 
 import json
 import platform
+import zipfile
+import zlib
+from collections.abc import Collection
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
-from ecgwatch.errors import ConfigError
+import numpy as np
+
+from ecgwatch.errors import ConfigError, DataError
 from training.parameters import Parameters
 from training.text import write_atomically
 
@@ -32,10 +38,45 @@ def open_run(folder: Path, parameters: Parameters) -> None:
     write_atomically(file, json.dumps({"parameters": wanted, "versions": versions()}, indent=2))
 
 
+def differing(there: Parameters, wanted: Parameters, free: Collection[str] = ()) -> str:
+    """Say in which parameters a run differs from those that are wanted; free: those that may; empty where none does."""
+    one, other = (json.loads(json.dumps(asdict(of_run))) for of_run in (there, wanted))
+    names = sorted(name for name in other if name not in free and one[name] != other[name])
+    return ", ".join(f"{name} {one[name]} there, {other[name]} now" for name in names)
+
+
 def read_parameters(folder: Path) -> Parameters:
-    """Return what a run was made with; a parameter that came later has its default (see `open_run`)."""
-    there = json.loads((folder / "parameters.json").read_text(encoding="utf-8"))["parameters"]
-    return Parameters(**there | {"normal": tuple(there["normal"])})
+    """Return what a run was made with; a parameter that came later has its default (see `open_run`).
+
+    Raises DataError naming a file that is damaged, or of a newer version.
+    """
+    file = folder / "parameters.json"
+    try:
+        there = read_json(file)["parameters"]
+        return Parameters(**there | {"normal": tuple(there["normal"])})
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{file} holds no parameters of this version: {error}") from None
+
+
+def read_json(file: Path) -> Any:
+    """Return what a JSON file holds; raises DataError naming one that is damaged."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(_damaged(file, error)) from None
+
+
+def read_arrays(file: Path) -> dict[str, np.ndarray]:
+    """Return all arrays of an .npz file; raises DataError naming one that is damaged."""
+    try:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(_damaged(file, error)) from None
+
+
+def _damaged(file: Path, error: Exception) -> str:
+    return f"{file} is damaged ({error}): copy it again, or remove it, and it is made anew"
 
 
 def versions() -> dict[str, str]:

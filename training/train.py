@@ -57,7 +57,8 @@ def fit(
     x_train: float32[n, length], normal beats or images; or larger square images, of which every epoch takes other
     crops. x_watch: float32[m, length], normal ones that only a loss is printed of; no choice depends on them.
     stop_after: end after so many epochs in all, as an interruption would. capture: on a GPU, take a step as a CUDA
-    graph. Returns the model in evaluation mode, on the CPU. Raises DataError where x_train is less than a batch.
+    graph. Returns the model in evaluation mode, on the CPU. Raises DataError where x_train is less than a
+    batch, or the loss is no number.
     """
     if len(x_train) < parameters.batch:
         raise DataError(f"{len(x_train)} normal beats or images train here, and a batch is {parameters.batch}")
@@ -79,6 +80,8 @@ def fit(
             cooling = epoch >= parameters.epochs
             _set_rate(optimizer, parameters.learning_rate * (COOLING if cooling else 1))
             row = run_epoch(model, step, data, length, parameters, epoch, steps, bar.set_postfix)
+            if not all(map(math.isfinite, row.values())):
+                raise DataError(f"{folder}: the loss is no number after epoch {epoch + 1} of {epochs}: training failed")
             row["watched_nse"] = mean_nse(model, watch)
             losses.append({"epoch": epoch + 1, **row})
             _save(folder, model, optimizer, losses)

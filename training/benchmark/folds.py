@@ -8,6 +8,7 @@ of all folds' beats together, N against the rest, beside what was tried.
 """
 
 import csv
+import math
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -72,6 +73,9 @@ def candidate(given: Sequence[str], base: Parameters = BEDSIDE, allowed: Sequenc
             values[name] = type(getattr(base, name))(value)
         except ValueError:
             raise ConfigError(f"--set {one}: not a value of {name}") from None
+        least = 1 if name in ("latent", "filters", "epochs", "references", "peers") else 0
+        if name != "initial" and not least <= values[name] < math.inf:
+            raise ConfigError(f"--set {one}: must be {least} or above")
         if name == "initial" and value not in get_args(Initial):
             raise ConfigError(f"--set {one}: must be {' or '.join(get_args(Initial))}")
     return replace(base, **values)

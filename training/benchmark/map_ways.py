@@ -19,6 +19,7 @@ from sklearn.neighbors import NearestNeighbors
 from ecgwatch.tsne_map import PEERS, ReferenceMap, mean_z
 from training import reference_map
 from training.benchmark import lion, neural_map
+from training.run_folder import read_arrays
 
 K = (1, 3, 5)  # the paper used 1 and found 3 and 5 alike (section 4)
 # the paper's 200 (section 4). Its numbers are the defaults of scikit-learn's TSNE of 2019 (version 0.20), and that rate
@@ -77,10 +78,9 @@ class Placed:
 
 
 def load(file: Path) -> Placed:
-    """Read what `Placed.save` wrote."""
-    with np.load(file, allow_pickle=False) as arrays:
-        names = ("test", "scale", "places", "among")
-        return Placed(**{name: arrays[name] for name in names}, seconds=float(arrays["seconds"]))
+    """Read what `Placed.save` wrote; raises DataError naming a file that is damaged."""
+    arrays = read_arrays(file)
+    return Placed(**arrays | {"seconds": float(arrays["seconds"])})  # type: ignore[arg-type]  # the others are arrays
 
 
 def joint(points: Points) -> Placed:

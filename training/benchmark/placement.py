@@ -25,7 +25,7 @@ from training.datasets.dataset import Dataset
 from training.datasets.read import read
 from training.models import ENCODED, BetaVAE, encoded, unit_latents
 from training.parameters import CLASSES, Parameters
-from training.run_folder import open_run, read_parameters
+from training.run_folder import open_run, read_arrays, read_parameters
 
 HELD_OUT = 2000  # normal points that set the scale of D and NSE
 
@@ -144,6 +144,15 @@ class Prepared:
     waited_s: float
 
 
+def parameters_of(experiment: Experiment, base: Parameters) -> Parameters:
+    """Return what an experiment's model is trained with; base: of its data set."""
+    chosen: dict[str, Any] = {name: getattr(experiment, name) for name in ("normal", "seed", "beta", "encoder")}
+    chosen["split"] = experiment.split or base.split
+    if experiment.size.epochs:
+        chosen["epochs"], chosen["cooldown"] = experiment.size.epochs
+    return replace(base, **chosen)
+
+
 def prepare(
     experiment: Experiment,
     base: Parameters,
@@ -161,11 +170,7 @@ def prepare(
     if (folder / "points.npz").exists():
         parameters = read_parameters(folder)
     else:
-        chosen: dict[str, Any] = {name: getattr(experiment, name) for name in ("normal", "seed", "beta", "encoder")}
-        chosen["split"] = experiment.split or base.split
-        parameters = replace(base, **chosen)
-        if size.epochs:
-            parameters = replace(parameters, epochs=size.epochs[0], cooldown=size.epochs[1])
+        parameters = parameters_of(experiment, base)
         open_run(folder, parameters)
     _, inputs, split = read(parameters, data)
     kinds, rows = inputs.classes, split.train
@@ -225,16 +230,16 @@ def choose_test(abnormal: np.ndarray, seed: int, size: Size = FULL) -> np.ndarra
 
 def read_points(folder: Path, seed: int, all_references: bool = False) -> map_ways.Points:
     """Read what is placed, and among what, from `points.npz`."""
-    with np.load(folder / "points.npz", allow_pickle=False) as saved:
-        every = saved["train_latents"]
-        return map_ways.Points(
-            every if all_references else every[saved["references"]],
-            saved["held_out_latents"],
-            saved["test_latents"],
-            float(saved["perplexity"]),
-            seed,
-            int(saved["peers"]),
-        )
+    saved = read_arrays(folder / "points.npz")
+    every = saved["train_latents"]
+    return map_ways.Points(
+        every if all_references else every[saved["references"]],
+        saved["held_out_latents"],
+        saved["test_latents"],
+        float(saved["perplexity"]),
+        seed,
+        int(saved["peers"]),
+    )
 
 
 def place(folder: Path, seed: int) -> None:

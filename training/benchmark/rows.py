@@ -12,6 +12,7 @@ from ecgwatch.errors import ConfigError
 
 _R = TypeVar("_R")
 LEAST = 1e-3  # a setting below it keeps its digits
+_AGAIN = "take the file from git again, or remove it and make it anew"
 
 
 def write_csv(file: Path, rows: Sequence[Any], digits: str = ".4f") -> None:
@@ -48,11 +49,14 @@ def read_csv(file: Path, kind: type[_R]) -> list[_R]:
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
-    """Return the lines of a CSV file, column -> text; none where there is no file."""
+    """Return the lines of a CSV file, column -> text; none where there is no file; ConfigError where it is another."""
     if not file.exists():
         return []
-    with file.open(newline="", encoding="utf-8") as opened:
-        return list(csv.DictReader(opened))
+    try:
+        with file.open(newline="", encoding="utf-8") as opened:
+            return list(csv.DictReader(opened))
+    except (UnicodeDecodeError, csv.Error):
+        raise ConfigError(f"{file} is no CSV file; {_AGAIN}") from None
 
 
 def converted(file: Path, lines: Iterable[Mapping[str, Any]], kind: type[_R]) -> list[_R]:
@@ -65,7 +69,5 @@ def converted(file: Path, lines: Iterable[Mapping[str, Any]], kind: type[_R]) ->
         try:
             found.append(msgspec.convert(line, kind, strict=False))
         except msgspec.ValidationError as error:
-            raise ConfigError(
-                f"{file}, line {number}: {error}; take the file from git again, or remove it and make it anew"
-            ) from None
+            raise ConfigError(f"{file}, line {number}: {error}; {_AGAIN}") from None
     return found

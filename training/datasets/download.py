@@ -9,11 +9,13 @@ import hashlib
 import time
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import requests
+from filelock import FileLock
 from tqdm import tqdm
 from urllib3.exceptions import NewConnectionError
 
@@ -76,7 +78,9 @@ def ensure(folder: Path, release: Release, *, offline: bool = False, pause_s: fl
     if missing and offline:
         raise DataError(_absent(folder, release, missing, "and no download was wanted"))
     try:
-        with requests.Session() as session:
+        # several processes that begin at once would write the same `.part` file
+        with requests.Session() as session, _alone(folder) if missing else nullcontext():
+            missing = [name for name in missing if not (folder / name).is_file()]
             # a compressed answer could be neither continued nor counted
             session.headers.update({"Accept-Encoding": "identity", "User-Agent": "ecgwatch"})
             _complete(session, folder, release, release.hashes, missing, pause_s)
@@ -88,6 +92,11 @@ def ensure(folder: Path, release: Release, *, offline: bool = False, pause_s: fl
     except OSError as error:
         raise DataError(f"{release.title}: {error}; {release.setting}") from None
     return folder
+
+
+def _alone(folder: Path) -> FileLock:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder.with_name(f".{folder.name}.lock"))
 
 
 def _complete(

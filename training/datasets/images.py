@@ -114,14 +114,15 @@ def read_idx(file: Path) -> np.ndarray:
     raise DataError(f"{file}: no whole IDX file of bytes")
 
 
-def split(data: Dataset, normal: Sequence[str], seed: int = 0) -> Split:
+def split(data: Dataset, normal: Sequence[str], seed: int = 0, together: int = 1) -> Split:
     """Assign the official test file to test, a tenth of the training file's normal images to calibration, the others to
     training.
 
-    Raises DataError for an unknown class.
+    together: so many images, one after the other, are of one thing and stay together. Raises DataError for an unknown
+    class.
     """
     check_normal(normal, data.kinds)
     tests = np.isin(data.records, TESTS)
     trains = np.isin(data.classes, list(normal)) & ~tests
-    drawn = np.random.default_rng(seed).random(len(data)) < CALIBRATION_SHARE
+    drawn = np.random.default_rng(seed).random(len(data) // together).repeat(together) < CALIBRATION_SHARE
     return Split("by-image", tuple(normal), *(np.flatnonzero(p) for p in (trains & ~drawn, trains & drawn, tests)))

@@ -39,6 +39,7 @@ RELEASE = Release(
 )
 NOTE = "images of 48 x 48: random crops of 32 x 32 train, the middle is what is scored; both images of a pair count"
 SIDE = 96
+CAMERAS = 2  # images of a pair
 # by magic number; a packed matrix (0x1E3D4C52) is in none of the published files
 TYPES = {0x1E3D4C51: "<f4", 0x1E3D4C53: "<f8", 0x1E3D4C54: "<i4", 0x1E3D4C55: "<u1", 0x1E3D4C56: "<i2"}
 
@@ -58,14 +59,14 @@ def load(folder: Path, offline: bool = False) -> Dataset:
 def _part(folder: Path, stem: str) -> tuple[np.ndarray, np.ndarray]:
     """Return images, uint8[n, 48, 48], and labels, int32[n]."""
     pixels, labels = read_matrix(folder / f"{stem}-dat.mat.gz"), read_matrix(folder / f"{stem}-cat.mat.gz")
-    if pixels.dtype != np.uint8 or labels.dtype != np.int32 or pixels.shape != (*labels.shape, 2, SIDE, SIDE):
+    if pixels.dtype != np.uint8 or labels.dtype != np.int32 or pixels.shape != (*labels.shape, CAMERAS, SIDE, SIDE):
         raise DataError(
             f"{folder}: {stem} holds {list(pixels.shape)} pixels and {list(labels.shape)} labels; "
             f"a label goes with a pair of {SIDE} x {SIDE}"
         )
     if not np.isin(labels, range(len(CLASSES["small-norb"]))).all():
         raise DataError(f"{folder / stem}-cat.mat.gz: a label is none of 0 to 4")
-    return halve(pixels.reshape(-1, SIDE, SIDE)), labels.repeat(2)
+    return halve(pixels.reshape(-1, SIDE, SIDE)), labels.repeat(CAMERAS)
 
 
 def halve(images: np.ndarray) -> np.ndarray:

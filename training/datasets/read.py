@@ -28,7 +28,8 @@ def read(parameters: Parameters, directory: Path, csv: Path | None = None, offli
         return Data(Contract(rr_window="centred", leads=()), beats, heartbeat_csv.split(beats, parameters.normal))
     if parameters.dataset != "arrhythmia":
         image, data = _images(parameters.dataset, directory, offline)
-        return Data(image, data, images.split(data, parameters.normal))
+        together = norb.CAMERAS if parameters.dataset == "small-norb" else 1
+        return Data(image, data, images.split(data, parameters.normal, together=together))
     name: Literal["by-beat", "by-time", "inter-patient"] = "inter-patient"
     if parameters.split in ("by-beat", "by-time"):
         name = parameters.split

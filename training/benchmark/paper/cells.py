@@ -9,6 +9,8 @@ the others read or map, a core each.
 
 import json
 import math
+import os
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -16,13 +18,14 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial, partialmethod
-from multiprocessing import active_children, get_context
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from threading import RLock
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from tqdm import tqdm
 
 from ecgwatch.errors import ConfigError, DataError
@@ -31,6 +34,7 @@ from training.benchmark.paper import trial
 from training.benchmark.placement import Experiment, way_file
 from training.models import ENCODED, BetaVAE, exact
 from training.parameters import CLASSES, Parameters
+from training.run_folder import differing, read_arrays, read_parameters
 from training.text import write_atomically
 from training.train import machine
 
@@ -193,10 +197,28 @@ _turn: AbstractContextManager[Any] | None = None  # to train: of a pool's proces
 def _begin(turn: AbstractContextManager[Any]) -> None:
     """Begin a process of the pool; its bars are off: several on one line would be none."""
     global _turn
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
     tqdm.set_lock(RLock())  # its own is shared among processes, and stays behind one that is ended
     _turn = turn
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that began it was killed: nobody waits for the cell any more."""
+    if (parent := parent_process()) is not None:
+        parent.join()
+        os._exit(1)
+
+
+def refuse_another(cell: Experiment, base: Parameters, folder: Path) -> None:
+    """Raise DataError where a cell's folder holds a run that was made with other parameters than the cell asks for.
+
+    First weights and precision may be others: tables name them.
+    """
+    of_cell = placement.parameters_of(cell, base)
+    if said := differing(read_parameters(folder), of_cell, ("initial", "precision")):
+        raise DataError(f"{folder} holds a run with other parameters ({said})")
 
 
 def done(folder: Path, train_only: bool = False) -> bool:
@@ -212,7 +234,7 @@ def _tried(cell: Experiment, **given: Any) -> str:
     """Do a cell's steps; what lacks its data set, or holds another run, says so, and the others go on."""
     try:
         return _steps(cell, **given)
-    except (ConfigError, DataError) as error:
+    except (ConfigError, DataError, OSError, SafetensorError) as error:  # the latter two: no space is left
         return f"{cell.name} is left out: {error}"
     except torch.OutOfMemoryError:
         return f"{cell.name} is left out: the GPU's memory is full; the same command goes on"
@@ -235,8 +257,8 @@ def _steps(
     if not train_only:
         points = placement.read_points(folder, cell.seed)
         placement.place_in(WAYS, points, folder)
-        with np.load(folder / "sampled.npz", allow_pickle=False) as saved:
-            z = replace(points, references=saved["references_z"], test=saved["test_z"])
+        saved = read_arrays(folder / "sampled.npz")
+        z = replace(points, references=saved["references_z"], test=saved["test_z"])
         placement.place_in({JOINT_Z: map_ways.joint}, z, folder)
     return f"{cell.name}: {time.perf_counter() - start:.0f} s"
 

@@ -2,19 +2,22 @@
 
 import argparse
 import signal
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
+
+from filelock import FileLock
 
 from ecgwatch.config import Settings
 from ecgwatch.errors import ConfigError, DataError
 from training.parameters import CLASSES, Parameters, Precision, defaults
 
 if TYPE_CHECKING:  # torch is imported when a comparison runs, not for --help
-    from training.benchmark.paper.results import Row
+    from training.benchmark.paper.results import Cell, Row
     from training.benchmark.placement import Experiment
 
 # which cells: option -> type, what it says, field of the cell
@@ -96,38 +99,62 @@ def run(args: argparse.Namespace, settings: Settings) -> None:
     """
     start = time.monotonic()
     from training.benchmark.paper import cells, report, results
-    from training.benchmark.placement import Experiment
 
     jobs = _jobs(args.jobs)
     if args.budget is not None and not args.budget > 0:
         raise ConfigError("--budget must be above 0")
     grid = cells.grid(quick=args.quick)
     asked = _asked(grid, args)
-    before = results.read_csv(args.out / f"cells{'-quick' if args.quick else ''}.csv")
+    _writable(args.out, "--out")
+    table = args.out / f"cells{'-quick' if args.quick else ''}.csv"
+    before = results.read_csv(table)
     computed = [] if args.tables_only else _compute(args, settings, asked, before, jobs, start)
     if args.train_only:
         trained = sum(cells.done(args.runs / one.name, train_only=True) for one in computed)
         of_all = f"{trained} of {len(computed)} cells"
         print(f"{of_all} are trained and encoded in {args.runs}; --map-only goes on with them")
         return
-    made = [row for one in asked for row in results.saved_rows(one, args.runs / one.name)]
-    rows = results.joined(made, before, grid)
-    if not rows:
-        nothing = f"--runs {args.runs} holds no cell that is done"
-        if args.tables_only:
-            raise ConfigError(f"{nothing}; run without --tables-only first")
+    made, left_out = [], []
+    for one in asked:
+        try:
+            if cells.done(args.runs / one.name):
+                cells.refuse_another(one, _base(one.dataset), args.runs / one.name)
+                made += results.saved_rows(one, args.runs / one.name)
+        except (ConfigError, DataError) as error:
+            left_out.append(one)
+            print(f"{one.name} is left out: {error}", flush=True)
+    with FileLock(args.out / ".cells.lock"):  # what another command wrote there meanwhile must not be lost
+        rows = results.joined(made, results.read_csv(table), grid)
+        if not rows:
+            _say_nothing(args)
+            return
+        command = f"ecgwatch benchmark paper{' --quick' if args.quick else ''}"
+        print(report.write(args.out, rows, partial(_saved, args, left_out, cache(results.load)), args.quick, command))
+
+
+def _say_nothing(args: argparse.Namespace) -> None:
+    nothing = f"--runs {args.runs} holds no cell that is done"
+    if args.tables_only:
+        raise ConfigError(f"{nothing}; run without --tables-only first")
+    if args.budget is None:
         raise DataError(f"{nothing}, so there are no tables; the lines above say what is missing")
+    print(f"{nothing} yet, so there are no tables; the same command goes on", flush=True)
 
-    @cache
-    def load(one: Experiment) -> results.Cell | None:
-        return results.load(one, args.runs / one.name)
 
-    def find(dataset: str, anomaly: str, **other: float | str) -> results.Cell | None:
-        normal = tuple(kind for kind in CLASSES[dataset] if kind != anomaly)
-        return load(replace(Experiment(dataset, normal, 0, args.quick), **other))  # type: ignore[arg-type]  # its fields
+def _saved(
+    args: argparse.Namespace,
+    left_out: Sequence["Experiment"],
+    load: "Callable[[Experiment, Path], Cell | None]",
+    dataset: str,
+    anomaly: str,
+    **other: float | str,
+) -> "Cell | None":
+    """Return what a cell of a picture saved, if it has come so far."""
+    from training.benchmark.placement import Experiment
 
-    command = f"ecgwatch benchmark paper{' --quick' if args.quick else ''}"
-    print(report.write(args.out, rows, find, args.quick, command))
+    normal = tuple(kind for kind in CLASSES[dataset] if kind != anomaly)
+    one = replace(Experiment(dataset, normal, 0, args.quick), **other)  # type: ignore[arg-type]  # its fields
+    return None if one in left_out else load(one, args.runs / one.name)
 
 
 def _compute(
@@ -143,6 +170,7 @@ def _compute(
     from training.benchmark.paper import cells, results
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that no worker outlives a `timeout`
+    there: Sequence[Experiment] = ()
     if args.missing:
         known = {results.cell_of(row) for row in before}
         there = [one for one in asked if results.named(one) in known]
@@ -150,10 +178,11 @@ def _compute(
         print(f"{len(there)} cells stand in {args.out} already; {len(asked)} are asked for", flush=True)
     if args.map_only:
         asked = [one for one in asked if cells.done(args.runs / one.name, train_only=True)]
-        if not asked:
+        if not asked and not (args.missing and there):
             raise ConfigError(
                 f"--map-only: --runs {args.runs} holds none of these cells trained; --train-only trains them"
             )
+    _writable(args.runs, "--runs")
     base = {name: replace(_base(name), precision=args.precision) for name in cells.DATASETS}
     data = args.data or Path(settings.data.directory)
     budget_s = None
@@ -185,6 +214,16 @@ def wanted(args: argparse.Namespace) -> dict[str, Sequence[object]]:
     quick = _QUICK if args.quick and not args.tables_only else {}
     asked = {field: getattr(args, name) or quick.get(name) for name, (_, _, field) in _FILTERS.items()}
     return {field: values for field, values in asked.items() if values is not None}
+
+
+def _writable(folder: Path, option: str) -> None:
+    """Make a folder; raise ConfigError where it cannot be written to, before hours of computing and not after."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{option} {folder}: cannot be written to: {error.strerror}") from None
 
 
 def _jobs(text: str) -> int | None:

@@ -4,7 +4,6 @@ The rows are all that tables, heat maps, comparisons and verdicts are made of, s
 pictures of points (maps, ROC curves, reconstructions) need the run folders.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.spatial.distance import pdist
 
-from ecgwatch.errors import ConfigError
+from ecgwatch.errors import ConfigError, DataError
 from training.benchmark import map_ways
 from training.benchmark.auroc import auroc
 from training.benchmark.paper.cells import JOINT, JOINT_Z, WAYS, Examples, done
@@ -22,7 +21,7 @@ from training.benchmark.placement import Experiment, way_file
 from training.benchmark.placement_tables import ALPHAS, LATENT, scaled
 from training.benchmark.rows import converted, read_lines, write_lines
 from training.calibrate import ALPHA
-from training.run_folder import read_parameters
+from training.run_folder import read_arrays, read_json, read_parameters
 
 PLAIN, PRINTED, PER_PAIR = "plain", "eq. 36 as printed", "eq. 36 with 1/n^2"  # which distance in the map
 C = 0.5  # of eq. 35, appendix F
@@ -76,26 +75,34 @@ class Cell(NamedTuple):
 
 
 def load(experiment: Experiment, folder: Path) -> Cell | None:
-    """Return what a cell saved; None where it is not done: half a cell must not stand where a whole one did."""
+    """Return what a cell saved; None where it is not done: half a cell must not stand where a whole one did.
+
+    Raises DataError naming a file that is damaged.
+    """
     if not done(folder):
         return None
-    with np.load(folder / "points.npz") as points, np.load(folder / "sampled.npz") as sampled:
-        return Cell(
-            experiment,
-            {SAMPLED: sampled["test_nse"], THROUGH_MEAN: points["test_nse"]},
-            {SAMPLED: sampled["held_out_nse"], THROUGH_MEAN: points["held_out_nse"]},
-            points["abnormal"],
-            points["kinds"],
-            {name: map_ways.load(way_file(folder, name)) for name in (*WAYS, JOINT_Z)},
-            Examples(*(sampled[f"examples_{name}"] for name in Examples._fields)),
-        )
+    points, sampled = read_arrays(folder / "points.npz"), read_arrays(folder / "sampled.npz")
+    return Cell(
+        experiment,
+        {SAMPLED: sampled["test_nse"], THROUGH_MEAN: points["test_nse"]},
+        {SAMPLED: sampled["held_out_nse"], THROUGH_MEAN: points["held_out_nse"]},
+        points["abnormal"],
+        points["kinds"],
+        {name: map_ways.load(way_file(folder, name)) for name in (*WAYS, JOINT_Z)},
+        Examples(*(sampled[f"examples_{name}"] for name in Examples._fields)),
+    )
 
 
 def rows(cell: Cell, folder: Path) -> list[Row]:
-    """Return the figures of a cell; folder: where its parameters and how it was made are said."""
+    """Return the figures of a cell; folder: where its parameters and how it was made are said.
+
+    Raises DataError where a score is no number, or a file is damaged.
+    """
     one, parameters, made = cell.experiment, read_parameters(folder), {}
     if (folder / "made.json").exists():
-        made = json.loads((folder / "made.json").read_text(encoding="utf-8"))
+        made = read_json(folder / "made.json")
+    if not all(np.isfinite(scores).all() for scores in (*cell.nse.values(), *(p.test for p in cell.ways.values()))):
+        raise DataError(f"{folder}: NSE or D of a test point is no number, so there are no figures of it")
     what: dict[str, Any] = {
         "dataset": one.dataset,
         "split": parameters.split,
