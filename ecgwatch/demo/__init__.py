@@ -30,7 +30,7 @@ from ecgwatch.messages import CONTENT_TYPE, decode_alert, decode_score, encode_b
 
 TOPICS = config.Topics(scores="ecg-scores")
 WORKER_START_S = 60.0
-LAST_ANSWERS_S = 10.0  # how long to wait, after the last beat, for the answers on their way
+LAST_ANSWERS_S = 60.0  # how long to wait, after the last beat, for answers on their way on a machine that is busy
 STOP_S = 10.0
 HEAR_S = 0.02
 PICTURE_EVERY_S, LINE_EVERY_S = 0.125, 5.0
