@@ -18,7 +18,7 @@ from training.text import write_atomically
 
 Find = Callable[..., Cell | None]  # dataset, anomaly; beta, encoder -> what that cell saved, if it has come so far
 TITLE = "The paper, cell by cell"
-EXACT = "the files that the project's own figures are of are 99.8 % exact"
+EXACT = "the project's own figures are of files that are 99.8 % exact"
 QUICK = """Shortened: 5 epochs on 6,000 beats or images, 2,000 references, at most 1,000 anomalies, one seed.
 These models are not fully trained, and no goal is judged by them."""
 QUICK_LINE = "shortened: 5 epochs, models not fully trained"
