@@ -4,7 +4,7 @@ import json
 import platform
 import zipfile
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,23 +26,24 @@ def open_run(folder: Path, parameters: Parameters) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "parameters.json"
-    wanted = json.loads(json.dumps(asdict(parameters)))
+    wanted = as_json(parameters)
     if file.exists():
         # a parameter that came later has in older runs the value that changed nothing: its default
-        there = json.loads(json.dumps(asdict(Parameters()))) | json.loads(file.read_text())["parameters"]
-        differing = sorted(key for key in wanted.keys() | there.keys() if wanted.get(key) != there.get(key))
-        if differing:
-            said = ", ".join(f"{key} {there.get(key)} there, {wanted.get(key)} now" for key in differing)
+        if said := differing(as_json(Parameters()) | read_json(file)["parameters"], wanted):
             raise ConfigError(f"{folder} holds a run with other parameters ({said}); choose another folder for the run")
         return
     write_atomically(file, json.dumps({"parameters": wanted, "versions": versions()}, indent=2))
 
 
-def differing(there: Parameters, wanted: Parameters, free: Collection[str] = ()) -> str:
+def as_json(parameters: Parameters) -> dict[str, Any]:
+    """Return parameters as a JSON file has them."""
+    return json.loads(json.dumps(asdict(parameters)))
+
+
+def differing(there: Mapping[str, Any], wanted: Mapping[str, Any], free: Collection[str] = ()) -> str:
     """Say in which parameters a run differs from those that are wanted; free: those that may; empty where none does."""
-    one, other = (json.loads(json.dumps(asdict(of_run))) for of_run in (there, wanted))
-    names = sorted(name for name in other if name not in free and one[name] != other[name])
-    return ", ".join(f"{name} {one[name]} there, {other[name]} now" for name in names)
+    names = sorted(name for name in there.keys() | wanted.keys() if there.get(name) != wanted.get(name))
+    return ", ".join(f"{name} {there.get(name)} there, {wanted.get(name)} now" for name in names if name not in free)
 
 
 def read_parameters(folder: Path) -> Parameters:

@@ -34,7 +34,7 @@ from training.benchmark.paper import trial
 from training.benchmark.placement import Experiment, way_file
 from training.models import ENCODED, BetaVAE, exact
 from training.parameters import CLASSES, Parameters
-from training.run_folder import differing, read_arrays, read_parameters
+from training.run_folder import as_json, differing, read_arrays, read_parameters
 from training.text import write_atomically
 from training.train import machine
 
@@ -216,8 +216,8 @@ def refuse_another(cell: Experiment, base: Parameters, folder: Path) -> None:
 
     First weights and precision may be others: tables name them.
     """
-    of_cell = placement.parameters_of(cell, base)
-    if said := differing(read_parameters(folder), of_cell, ("initial", "precision")):
+    there, wanted = read_parameters(folder), placement.parameters_of(cell, base)
+    if said := differing(as_json(there), as_json(wanted), ("initial", "precision")):
         raise DataError(f"{folder} holds a run with other parameters ({said})")
 
 
