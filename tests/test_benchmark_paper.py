@@ -7,12 +7,11 @@ import os
 import shutil
 import signal
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import product
-from multiprocessing.connection import wait
+from multiprocessing.connection import Client, Listener, wait
 from pathlib import Path
 
 import numpy as np
@@ -179,31 +178,25 @@ def test_cells_in_processes_are_counted_and_their_epochs_said(
     assert "2/2" in error and "epochs 3, 17" in error and "training" not in error
 
 
-def test_no_process_outlives_a_command_that_was_killed(tmp_path: Path) -> None:
-    file = tmp_path / "pid"
-    parent = multiprocessing.get_context("spawn").Process(target=_command, args=(file,))
-    parent.start()
-    while not file.exists():
-        assert parent.is_alive()
-        parent.join(0.05)
-    parent.kill()
-    parent.join()
-    end = time.monotonic() + 60
-    with pytest.raises(ProcessLookupError):  # it has ended
-        while time.monotonic() < end:
-            os.kill(int(file.read_text()), 0)
-            time.sleep(0.05)
+def test_no_process_outlives_a_command_that_was_killed() -> None:
+    with Listener() as listener:
+        command = multiprocessing.get_context("spawn").Process(target=_command, args=(listener.address,))
+        command.start()
+        with listener.accept() as child:
+            command.kill()
+            command.join()
+            assert child.poll(60)
+            with pytest.raises(EOFError):  # its end of the connection has gone with it
+                child.recv()
 
 
-def _command(file: Path) -> None:
-    cells._in_processes(partial(_pid_and_wait, file=file), [CELL], 1, 1, None)
+def _command(address: str) -> None:
+    cells._in_processes(partial(_connected, address=address), [CELL], 1, 1, None)
 
 
-def _pid_and_wait(cell: Experiment, file: Path) -> str:
-    partial_file = file.with_suffix(".part")
-    partial_file.write_text(str(os.getpid()))
-    partial_file.replace(file)
-    threading.Event().wait()
+def _connected(cell: Experiment, address: str) -> str:
+    with Client(address):
+        threading.Event().wait()
     return cell.name
 
 
