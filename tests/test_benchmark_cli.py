@@ -83,6 +83,16 @@ def test_a_model_of_which_nothing_is_placed_yet_is_not_in_the_tables(
     assert "without --tables-only first" in capsys.readouterr().err
 
 
+def test_a_damaged_file_is_named(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("points.npz", "parameters.json", "placed virtual peers.npz"):
+        folder = tmp_path / EXPERIMENT.name
+        shutil.copytree(runs / EXPERIMENT.name, folder)
+        (folder / name).write_bytes((folder / name).read_bytes()[:100])
+        assert _benchmark(tmp_path, "placement", "--tables-only") == 66
+        assert f"{folder / name} is damaged" in capsys.readouterr().err
+        shutil.rmtree(folder)
+
+
 def test_training_may_be_other_than_the_releases(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bases = []
     monkeypatch.setattr(placement, "run", lambda chosen, base, *rest: bases.append(base["mnist"]))

@@ -13,6 +13,7 @@ import numpy as np
 from training.benchmark import map_ways
 from training.benchmark.auroc import auroc
 from training.benchmark.rows import read_csv
+from training.run_folder import read_arrays
 
 COUNTS = (1000, 100, 10, 1)  # fewer anomalies, more draws
 REFERENCES = NORMAL = 500
@@ -34,9 +35,9 @@ def run(folder: Path, seed: int, counts: tuple[int, ...] = COUNTS) -> list[Draw]
     """Draw until both means are known well enough; each draw is written to `crowd.csv` when it is made."""
     file = folder / "crowd.csv"
     made = read_csv(file, Draw)
-    with np.load(folder / "points.npz", allow_pickle=False) as saved:
-        references = saved["train_latents"][saved["references"]]
-        test, abnormal, perplexity = saved["test_latents"], saved["abnormal"], float(saved["perplexity"])
+    saved = read_arrays(folder / "points.npz")
+    references = saved["train_latents"][saved["references"]]
+    test, abnormal, perplexity = saved["test_latents"], saved["abnormal"], float(saved["perplexity"])
     for count in (one for one in counts if one <= abnormal.sum()):
         of_count = [one for one in made if one.count == count]
         while not enough(of_count):

@@ -5,7 +5,6 @@ points (no anomaly is used; linearly, whether or not a model's own score takes l
 the paper's grid on the test points themselves (as in the paper; flattering, and labelled so).
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from training.benchmark import map_ways
 from training.benchmark.auroc import auroc, bootstrap, interval
 from training.benchmark.placement import Experiment, way_file
 from training.calibrate import ALPHA
+from training.run_folder import read_arrays, read_parameters
 from training.text import markdown_table
 
 # section 4
@@ -100,7 +100,7 @@ class Saved:
 
 
 def read(experiment: Experiment, folder: Path) -> Saved | None:
-    """Return what an experiment saved, None where it has not come so far."""
+    """Return what an experiment saved, None where it has not come so far; DataError names a damaged file."""
     file = folder / "points.npz"
     if not file.exists():
         return None
@@ -108,10 +108,9 @@ def read(experiment: Experiment, folder: Path) -> Saved | None:
     ways = {name: map_ways.load(way_file(folder, name)) for name in names if way_file(folder, name).exists()}
     if not ways:
         return None
-    parameters = json.loads((folder / "parameters.json").read_text(encoding="utf-8"))["parameters"]
-    trained = f"{parameters['epochs']} + {parameters['cooldown']}"
-    with np.load(file, allow_pickle=False) as saved:
-        return Saved(experiment, trained, saved["test_nse"], saved["held_out_nse"], saved["abnormal"], ways)
+    parameters, saved = read_parameters(folder), read_arrays(file)
+    trained = f"{parameters.epochs} + {parameters.cooldown}"
+    return Saved(experiment, trained, saved["test_nse"], saved["held_out_nse"], saved["abnormal"], ways)
 
 
 def compare(saved: Saved) -> tuple[list[Row], list[Difference]]:

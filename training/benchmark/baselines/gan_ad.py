@@ -25,7 +25,7 @@ from training.train import seed_all
 
 LATENT = 15  # a frame
 LAMBDA = 0.5  # share of the residual
-SEARCH_STEPS = 30  # for time: on the tuning points AUROC .617; with 50 .623, 100 .670, 300 .646
+SEARCH_STEPS = 30  # for time; more are better, it seems (docs/benchmark/choices.md)
 SEARCH_RATE = 0.1
 AT_ONCE = 250  # points; a search of 1000 takes half as long again for each
 

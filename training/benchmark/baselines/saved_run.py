@@ -13,11 +13,10 @@ from training import train
 from training.benchmark.baselines.points import Encoded
 from training.models import BetaVAE, Serving, make
 from training.parameters import Parameters
-from training.run_folder import read_parameters
+from training.run_folder import read_arrays, read_parameters
 
 SAME = 1e-3  # how far latents made here may lie from those saved, in units of their standard deviation
 _KNOWN = 500
-_ARRAYS = ("train_latents", "held_out_latents", "held_out_nse", "test_latents", "references")
 _AT_ONCE = 250  # points; with more of them memory takes longer than arithmetic
 
 
@@ -75,8 +74,7 @@ def load(folder: Path, known: np.ndarray, train_points: int) -> Run:
     model = make(parameters, known.shape[1]).eval()
     tensors = load_file(folder / "checkpoint.safetensors")
     train.load_weights(model, tensors)
-    with np.load(folder / "points.npz", allow_pickle=False) as points:
-        arrays = {name: points[name] for name in _ARRAYS}
+    arrays = read_arrays(folder / "points.npz")
     saved = arrays["test_latents"]
     others = ConfigError(f"{folder}: points.npz is not of this checkpoint and of these beats; run placement again")
     if len(saved) != len(known) or len(arrays["train_latents"]) != train_points:

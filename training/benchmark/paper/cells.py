@@ -287,9 +287,9 @@ def _save_sampled(made: placement.Prepared, folder: Path, seed: int) -> None:
     rows = {"references": made.parts["train"][made.references], "test": made.parts["test"]}
     rows["held_out"] = made.parts["held_out"]
     sampled = {name: sample(made.model, x[part], generator) for name, part in rows.items()}
-    with np.load(folder / "points.npz", allow_pickle=False) as saved:
-        if len(saved["kinds"]) != len(rows["test"]) or (saved["kinds"] != kinds[rows["test"]]).any():
-            raise ConfigError(f"{folder / 'points.npz'} holds other points than this data set's")
+    known = read_arrays(folder / "points.npz")["kinds"]
+    if not np.array_equal(known, kinds[rows["test"]]):
+        raise ConfigError(f"{folder / 'points.npz'} holds other points than this data set's")
     abnormal = ~np.isin(kinds[rows["test"]], made.parameters.normal)
     rng = np.random.default_rng(seed)
     shown = np.concatenate([rng.permutation(np.flatnonzero(mask))[:EXAMPLES] for mask in (~abnormal, abnormal)])
