@@ -91,6 +91,7 @@ def test_a_cell_that_was_stopped_ends_as_one_that_was_not(
     whole, fit = map_ways.joint, train.fit
     with monkeypatch.context() as stopping:
         stopping.setattr(train, "fit", lambda *given: pytest.fail("stopped") if fit(*given, stop_after=5) else None)
+        stopping.setattr(train, "machine", lambda on: "another machine")
         with pytest.raises(pytest.fail.Exception):
             cells.run([CELL], BASE, runs, tmp_path, 1, CPU)
     with monkeypatch.context() as stopping:
@@ -103,11 +104,13 @@ def test_a_cell_that_was_stopped_ends_as_one_that_was_not(
     assert cells.run([CELL], BASE, runs, tmp_path, 1, CPU) == 0
     again = results.load(CELL, tmp_path / CELL.name)
     assert again is not None
-    assert _timeless(again, tmp_path) == _timeless(saved, runs)
+    made = json.loads((tmp_path / CELL.name / "made.json").read_text())
+    assert made == {"seconds": None, "machine": f"another machine, {train.machine(CPU)}"}
+    assert _as_measured(again, tmp_path) == _as_measured(saved, runs)
 
 
-def _timeless(cell: Cell, folder: Path) -> list[Row]:
-    return [replace(row, seconds=None, map_seconds=None) for row in results.rows(cell, folder / CELL.name)]
+def _as_measured(cell: Cell, folder: Path) -> list[Row]:
+    return [replace(row, seconds=None, map_seconds=None, machine="") for row in results.rows(cell, folder / CELL.name)]
 
 
 def test_half_a_cell_does_not_stand_where_another_machine_made_all_of_it(
@@ -237,7 +240,7 @@ def test_a_cell_in_a_process_of_its_own_needs_no_model_to_map_what_is_encoded(
     placement.way_file(tmp_path / CELL.name, JOINT).unlink()
     assert cells.run([CELL], BASE, tmp_path, tmp_path, 1, CPU, budget_s=600.0) == 0
     again = results.load(CELL, tmp_path / CELL.name)
-    assert again is not None and _timeless(again, tmp_path) == _timeless(saved, runs)
+    assert again is not None and _as_measured(again, tmp_path) == _as_measured(saved, runs)
 
 
 def test_points_are_encoded_whole_bits_and_in_any_batch_alike() -> None:

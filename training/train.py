@@ -66,9 +66,10 @@ def fit(
     length = x_watch.shape[1]
     model, optimizer = begin(parameters, length, on)
     epochs = parameters.epochs + parameters.cooldown
-    done, losses = _resume(folder, model, optimizer)
-    if done:
+    losses, machines = _resume(folder, model, optimizer)
+    if done := len(losses):
         print(f"continuing {folder} after epoch {done} of {epochs}")
+    machines = list(dict.fromkeys([*machines, machine(on)]))
     data = torch.from_numpy(x_train).to(on)
     watch = torch.from_numpy(x_watch[:: max(1, len(x_watch) // WATCHED)]).to(on)
     steps = len(data) // parameters.batch * parameters.epochs
@@ -84,7 +85,7 @@ def fit(
                 raise DataError(f"{folder}: the loss is no number after epoch {epoch + 1} of {epochs}: training failed")
             row["watched_nse"] = mean_nse(model, watch)
             losses.append({"epoch": epoch + 1, **row})
-            _save(folder, model, optimizer, losses)
+            _save(folder, model, optimizer, losses, machines)
             bar.set_postfix({key: f"{value:.4g}" for key, value in row.items()})
             bar.update()
     return model.cpu().eval()
@@ -222,25 +223,32 @@ def seed_all(seed: int, epoch: int) -> None:
     torch.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
 
 
-def _save(folder: Path, model: BetaVAE, optimizer: torch.optim.Optimizer, losses: list[dict[str, float]]) -> None:
+def _save(
+    folder: Path,
+    model: BetaVAE,
+    optimizer: torch.optim.Optimizer,
+    losses: list[dict[str, float]],
+    machines: list[str],
+) -> None:
     """Write the checkpoint; it replaces the last one only when it is whole."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for number, state in optimizer.state_dict()["state"].items():
         tensors |= {f"adam.{number}.{name}": torch.as_tensor(value) for name, value in state.items()}
     partial = folder / "checkpoint.part"
-    save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, partial, {"losses": json.dumps(losses)})
+    said = {"losses": json.dumps(losses), "machines": json.dumps(machines)}
+    save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, partial, said)
     partial.replace(folder / "checkpoint.safetensors")
     write_atomically(folder / "losses.csv", _csv(losses))
 
 
-def _resume(folder: Path, model: BetaVAE, optimizer: torch.optim.Optimizer) -> tuple[int, list[dict[str, float]]]:
-    """Load the checkpoint; return how many epochs are done, and their losses.
+def _resume(folder: Path, model: BetaVAE, optimizer: torch.optim.Optimizer) -> tuple[list[dict[str, float]], list[str]]:
+    """Load the checkpoint; return the losses of each epoch done, and on which machines they were.
 
     Raises DataError where it is damaged.
     """
     file = folder / "checkpoint.safetensors"
     if not file.exists():
-        return 0, []
+        return [], []
     try:
         tensors = load_file(file)
     except SafetensorError as error:
@@ -252,8 +260,7 @@ def _resume(folder: Path, model: BetaVAE, optimizer: torch.optim.Optimizer) -> t
             _, number, key = name.split(".")
             state.setdefault(int(number), {})[key] = tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    losses = checkpoint_losses(file)
-    return len(losses), losses
+    return checkpoint_losses(file), checkpoint_machines(file)
 
 
 def load_weights(model: BetaVAE, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -265,6 +272,12 @@ def checkpoint_losses(file: Path) -> list[dict[str, float]]:
     """Return the losses of each epoch that a checkpoint has seen."""
     with safe_open(file, "pt") as opened:
         return json.loads(opened.metadata()["losses"])
+
+
+def checkpoint_machines(file: Path) -> list[str]:
+    """Return the machines that a checkpoint's epochs were trained on, in order; none where it is too old to say."""
+    with safe_open(file, "pt") as opened:
+        return json.loads(opened.metadata().get("machines", "[]"))
 
 
 def _csv(rows: list[dict[str, float]]) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
+from safetensors.torch import load_file
 
 from ecgwatch import bundle as bundles
 from ecgwatch import config
@@ -41,6 +42,8 @@ PARTS = ("scores", "training", "encoding", "steps", "at-once")
 ENCODED = (1000, 4000, 16_000)
 ENCODED_TOLERANCE = 1e-4  # of latents and NSE, in units of their standard deviation: TF32 would be far above it
 LOSS_TOLERANCE = 0.01  # relative, after two epochs: kernels add in another order each time
+REPEATS = 3
+REPEATED_TOLERANCE = 0.05  # of medians, where a model drops out: one seed five times on an H100 gave 2.68 to 2.84
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -145,21 +148,47 @@ def training(x: np.ndarray) -> bool:
     return abs(ratio - 1) < LOSS_TOLERANCE
 
 
-def stopped(x: np.ndarray) -> bool:
-    """Train the segment's model for two epochs, at once and stopped after one: the same losses."""
+def stopped(x: np.ndarray, there: str = "cuda") -> bool:
+    """Train the segment's model for two epochs, at once and stopped after one: alike; what goes on is what was saved.
+
+    Losses of one seed differ from run to run by more than want of the moments would move them, so those are compared
+    as they are: weights, moments and their steps, once a step is captured, are the checkpoint's to the bit.
+    """
     parameters = replace(defaults("arrhythmia", "by-beat"), epochs=2, cooldown=0)
-    found = [_last_losses(x, parameters, stop_after=stops) for stops in ((None,), (1, None))]
-    print(f"two epochs at once and stopped after one, losses: {found}")
-    return abs(found[0]["reconstruction"] / found[1]["reconstruction"] - 1) < LOSS_TOLERANCE
+    ways: dict[str, Sequence[int | None]] = {"at once": (None,), "stopped": (1, None)}
+    found = {
+        way: [_last_losses(x, parameters, stop_after=last, there=there)["reconstruction"] for _ in range(REPEATS)]
+        for way, last in ways.items()
+    }
+    whole, in_pieces = (float(np.median(losses)) for losses in found.values())
+    same = _same_state(x, parameters, there)
+    print(f"two epochs at once and stopped after one, losses: {found}; state that goes on is what was saved: {same}")
+    return same and abs(in_pieces / whole - 1) < REPEATED_TOLERANCE
+
+
+def _same_state(x: np.ndarray, parameters: Parameters, there: str) -> bool:
+    with tempfile.TemporaryDirectory() as before, tempfile.TemporaryDirectory() as after:
+        train.fit(x, x[:1000], parameters, Path(before), torch.device(there), stop_after=1)
+        model, optimizer = train.begin(parameters, x.shape[1], torch.device(there))
+        said = train._resume(Path(before), model, optimizer)
+        batch = torch.from_numpy(x[: parameters.batch]).to(there)
+        train.make_step(model, optimizer, parameters, batch, capture=there == "cuda")
+        train._save(Path(after), model, optimizer, *said)
+        files = [load_file(Path(folder) / "checkpoint.safetensors") for folder in (before, after)]
+    return files[0].keys() == files[1].keys() and all(torch.equal(files[0][name], files[1][name]) for name in files[0])
 
 
 def _last_losses(
-    x: np.ndarray, parameters: Parameters, capture: bool = True, stop_after: Sequence[int | None] = (None,)
+    x: np.ndarray,
+    parameters: Parameters,
+    capture: bool = True,
+    stop_after: Sequence[int | None] = (None,),
+    there: str = "cuda",
 ) -> dict[str, float]:
-    """Train on the GPU, in pieces that end after so many epochs in all; return the last epoch's losses."""
+    """Train, in pieces that end after so many epochs in all; return the last epoch's losses."""
     with tempfile.TemporaryDirectory() as folder:
         for last in stop_after:
-            train.fit(x, x[:1000], parameters, Path(folder), torch.device("cuda"), last, capture)
+            train.fit(x, x[:1000], parameters, Path(folder), torch.device(there), last, capture)
         return train.checkpoint_losses(Path(folder) / "checkpoint.safetensors")[-1]
 
 

@@ -36,7 +36,7 @@ from training.models import ENCODED, BetaVAE, exact
 from training.parameters import CLASSES, Parameters
 from training.run_folder import as_json, differing, read_arrays, read_parameters
 from training.text import write_atomically
-from training.train import machine
+from training.train import checkpoint_machines
 
 BETAS = (0.01, 0.05, 0.1, 0.3, 1.0)  # of the tables
 # of the heat maps (figure 2) and of every beta that figures 3, 9-11 and table 2 name; the paper leaves its grid open
@@ -266,11 +266,13 @@ def _steps(
 def _train(cell: Experiment, base: Parameters, data: Path, folder: Path, on: torch.device, batch: int) -> None:
     """Train a cell's model, and write what it makes of its points."""
     start = time.perf_counter()
-    whole = not (folder / "checkpoint.safetensors").exists()  # not in pieces, of which the time is not known
+    checkpoint = folder / "checkpoint.safetensors"
+    whole = not checkpoint.exists()  # not in pieces, of which the time is not known
     made = placement.prepare(cell, base, data, folder, on, batch, _turn)
     if not (folder / "points.npz").exists():
         seconds = round(time.perf_counter() - start - made.waited_s, 1) if whole else None
-        write_atomically(folder / "made.json", json.dumps({"seconds": seconds, "machine": machine(on)}))
+        machines = ", ".join(checkpoint_machines(checkpoint))
+        write_atomically(folder / "made.json", json.dumps({"seconds": seconds, "machine": machines}))
         placement.save_points(made, folder)
     if not (folder / "sampled.npz").exists():
         _save_sampled(made, folder, cell.seed)
