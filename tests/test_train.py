@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from ecgwatch.errors import ConfigError, DataError
 from training.parameters import Parameters, defaults
 from training.run_folder import open_run, versions
-from training.train import checkpoint_losses, device, fit, random_crops
+from training.train import checkpoint_losses, checkpoint_machines, device, fit, machine, random_crops
 
 torch.set_num_threads(1)
 PARAMETERS = Parameters(epochs=2, cooldown=1, batch=20)
@@ -63,6 +64,18 @@ def test_a_run_of_any_model_interrupted_and_resumed_ends_with_the_same_weights(
         ends[name] = model.state_dict()
     for name, weight in ends["whole"].items():
         assert torch.equal(weight, ends["parts"][name]), name
+
+
+def test_a_checkpoint_of_before_is_continued(x: np.ndarray, tmp_path: Path) -> None:
+    whole = _weights(x, tmp_path / "whole")
+    _weights(x, tmp_path / "parts", stop_after=1)
+    file = tmp_path / "parts" / "checkpoint.safetensors"
+    save_file(load_file(file), file, {"losses": json.dumps(checkpoint_losses(file))})
+    assert checkpoint_machines(file) == []
+    resumed = _weights(x, tmp_path / "parts")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert checkpoint_machines(file) == [machine(torch.device("cpu"))]
+    assert [row["epoch"] for row in checkpoint_losses(file)] == [1, 2, 3]
 
 
 def test_a_checkpoint_that_was_half_written_is_not_taken(x: np.ndarray, tmp_path: Path) -> None:

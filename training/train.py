@@ -27,6 +27,8 @@ from training.text import write_atomically
 COOLING = 0.1  # share of the learning rate in the cool-down
 WATCHED = 2000  # beats or images at least, where there are, that the loss printed beside the training loss is of
 
+TRAINED = "trained"  # a checkpoint's metadata: losses of each epoch, and the machines
+
 
 def machine(on: torch.device) -> str:
     """Return the name of what computes."""
@@ -235,7 +237,7 @@ def _save(
     for number, state in optimizer.state_dict()["state"].items():
         tensors |= {f"adam.{number}.{name}": torch.as_tensor(value) for name, value in state.items()}
     partial = folder / "checkpoint.part"
-    said = {"losses": json.dumps(losses), "machines": json.dumps(machines)}
+    said = {TRAINED: json.dumps({"losses": losses, "machines": machines})}  # of several keys the order is random
     save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, partial, said)
     partial.replace(folder / "checkpoint.safetensors")
     write_atomically(folder / "losses.csv", _csv(losses))
@@ -270,14 +272,18 @@ def load_weights(model: BetaVAE, tensors: Mapping[str, torch.Tensor]) -> None:
 
 def checkpoint_losses(file: Path) -> list[dict[str, float]]:
     """Return the losses of each epoch that a checkpoint has seen."""
-    with safe_open(file, "pt") as opened:
-        return json.loads(opened.metadata()["losses"])
+    return _trained(file)["losses"]
 
 
 def checkpoint_machines(file: Path) -> list[str]:
     """Return the machines that a checkpoint's epochs were trained on, in order; none where it is too old to say."""
+    return _trained(file)["machines"]
+
+
+def _trained(file: Path) -> dict[str, Any]:
     with safe_open(file, "pt") as opened:
-        return json.loads(opened.metadata().get("machines", "[]"))
+        said = opened.metadata()
+    return json.loads(said[TRAINED]) if TRAINED in said else {"losses": json.loads(said["losses"]), "machines": []}
 
 
 def _csv(rows: list[dict[str, float]]) -> str:
