@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from training.benchmark.paper.cells import BETAS, ENCODERS
-from training.benchmark.paper.results import PLAIN, SAMPLED, Row
+from training.benchmark.paper.cells import BETAS, ENCODERS, JOINT
+from training.benchmark.paper.results import PLAIN, SAMPLED, THROUGH_MEAN, Row
 from training.benchmark.placement_tables import ALPHAS
 
 FIXED_BETA = BETAS[0]
@@ -68,6 +68,12 @@ def fixed(rows: Iterable[Row]) -> float | None:
     """Return S of beta .01 with alpha fixed, mean over seeds."""
     found = [row.fixed for row in rows if row.beta == FIXED_BETA and row.fixed is not None]
     return float(np.mean(found)) if found else None
+
+
+def nse_fixed(rows: Iterable[Row]) -> float | None:
+    """Return NSE alone, through the mean as served, of beta .01, mean over seeds."""
+    found = over_beta(at(rows, JOINT, THROUGH_MEAN)).get(FIXED_BETA)
+    return None if found is None else float(found[ALPHAS.index(1.0)])
 
 
 def at(rows: Iterable[Row], placing: str, nse: str = SAMPLED, k: int = 1, distance: str = PLAIN) -> list[Row]:
