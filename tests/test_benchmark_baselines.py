@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -214,6 +215,63 @@ def test_the_page_marks_what_is_unverified_and_never_ranks_another_protocol(
         saved = list(csv.DictReader(opened))
     assert sum(row["method"] == "ADGAN" for row in saved) == 20 + 5
     assert all("not to be ranked" in row["note"] for row in saved if row["method"] == "ADGAN" and row["auroc"])
+
+
+def _rows(method: str, converged: Sequence[str | None], **more: Any) -> list[experiment.Row]:
+    row = experiment.Row("arrhythmia", "by-beat", "", method, 0, 0.5, 9, 9, 1.0)
+    return [
+        replace(row, anomaly=anomaly, converged=one, **more) for anomaly, one in zip("NSVFQ", converged, strict=True)
+    ]
+
+
+def _tables_only(rows: Sequence[experiment.Row], out: Path) -> str:
+    write_csv(out / "baselines.csv", rows)
+    assert cli.main(["benchmark", "baselines", "--tables-only", "--out", str(out)]) == 0
+    return (out / "baselines.md").read_text()
+
+
+def test_one_class_that_has_not_converged_makes_all_of_its_method_unverified(tmp_path: Path) -> None:
+    rows = _rows("LSTM-VAE", ["unverified", "yes", "yes", "yes", "yes"]) + _rows("Deep SVDD", ["yes"] * 5)
+    rows += _rows("OCSVM, raw beats", [None] * 5)
+    written = _tables_only(rows, tmp_path)
+    cells = {line.split(" | ")[0]: line.split(" | ")[3:8] for line in written.splitlines() if line.startswith("| ")}
+    assert cells["| LSTM-VAE"] == [".500*"] * 5
+    assert cells["| Deep SVDD"] == cells["| OCSVM, raw beats"] == [".500"] * 5
+    saved = experiment.ordered(read_csv(tmp_path / "baselines.csv", experiment.Row))
+    found = {method: [row.converged for row in saved if row.method == method] for method in {r.method for r in rows}}
+    assert found["LSTM-VAE"] == ["unverified"] + ["unverified by another class"] * 4
+    assert found["Deep SVDD"] == ["yes"] * 5 and found["OCSVM, raw beats"] == [None] * 5
+    assert "One such class makes all" in written and "'unverified by another class'" in written
+
+
+def test_when_the_class_has_converged_after_all_the_others_are_as_before() -> None:
+    judged = experiment.ordered(_rows("LSTM-VAE", ["unverified", "yes", "yes", "yes", "yes"]))
+    assert experiment.ordered([replace(judged[0], converged="yes"), *judged[1:]]) == _rows("LSTM-VAE", ["yes"] * 5)
+
+
+def test_the_page_says_the_seeds_and_the_commands_of_its_rows(tmp_path: Path) -> None:
+    rows = _rows(page.OURS, ["yes"] * 5) + _rows("VAE + OCSVM", ["yes"] * 5, seed=1)
+    rows += _rows("GAN-AD", ["yes"] * 5, train_points=10_000, note="shortened: 10,000 drawn of 13,525; 15 epochs")
+    rows += _rows("LSTM-VAE", ["yes"] * 5, note="beta 1; 45 epochs") + _rows("LSTM-VAE", ["yes"] * 5, seed=2)
+    rows += [experiment.Row("arrhythmia", "by-beat", "N", "f-AnoGAN", 7, note="missing: no trained run")]
+    written = _tables_only(rows, tmp_path)
+    seeds = {line.split(" | ")[0]: line.split(" | ")[2] for line in written.splitlines() if line.startswith("| ")}
+    assert [seeds[f"| {name}"] for name in (page.OURS, "VAE + OCSVM", "GAN-AD", "LSTM-VAE")] == ["0", "1", "0", "0 2"]
+    commands = written.split("## Commands")[1].split("```")[1].strip().splitlines()
+    assert commands == [
+        "ecgwatch benchmark baselines --method 'ecgwatch: S, 5,000 references'",
+        "ecgwatch benchmark baselines --seed 1 --method 'VAE + OCSVM'",
+        "ecgwatch benchmark baselines --seed 0 2 --epochs 45 --method LSTM-VAE",
+        "ecgwatch benchmark baselines --most 10000 --method GAN-AD",
+    ]
+
+
+def test_the_committed_page_is_what_its_rows_give() -> None:
+    docs = Path(__file__).parents[1] / "docs" / "benchmark"
+    rows = experiment.ordered(read_csv(docs / "baselines.csv", experiment.Row))
+    made = page.page(rows, read_csv(docs / "baselines-tuning.csv", experiment.Tuning))
+    assert (docs / "baselines.md").read_text().strip() == made.strip()
+    assert {row.converged for row in rows if row.method == "LSTM-VAE"} == {experiment.UNVERIFIED, experiment.BESIDE}
 
 
 def test_without_rows_or_with_an_unknown_method_it_says_what_to_do(

@@ -62,6 +62,7 @@ def test_what_the_second_lead_alone_shows_is_told_by_both_and_not_by_the_first(m
     assert found["2 - 1"].lower > 0.2
     page = (made / "out" / "leads.md").read_text()
     assert "higher: all, without 232, S, V, F, median over records; lower: none" in page
+    assert "calibration" in page.split("**S with")[0] and "draw next to nothing in two of three" in page
 
 
 def test_a_seed_that_is_done_is_not_trained_again(

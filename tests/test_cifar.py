@@ -59,13 +59,15 @@ def test_where_one_of_the_unpacked_files_is_missing_it_is_named(unpacked: Path):
         cifar.load(unpacked.parent)  # nor is an archive fetched
 
 
-def test_without_files_the_error_is_one_line_with_archive_folder_publisher_and_setting(tmp_path: Path):
+def test_without_files_the_error_is_one_line_with_archive_files_folder_publisher_and_setting(tmp_path: Path):
     with pytest.raises(DataError) as caught:
         cifar.load(tmp_path / "cifar-10", offline=True)
     text = str(caught.value)
     assert "\n" not in text
     for part in ("cifar-10-binary.tar.gz", str(tmp_path / "cifar-10"), "www.cs.toronto.edu", "holds cifar-10/"):
         assert part in text
+    files = "data_batch_1.bin to data_batch_5.bin, test_batch.bin"
+    assert f"or with the archive's six files unpacked in cifar-10-batches-bin/ there ({files})" in text
 
 
 def test_another_archive_is_refused_by_name(tmp_path: Path):

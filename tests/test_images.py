@@ -115,6 +115,7 @@ def test_absent_files_offline_are_one_line_with_files_folder_and_setting(tmp_pat
     assert "\n" not in text
     for part in ("4 of", "train-images-idx3-ubyte.gz", str(tmp_path / name), f"holds {name}/", "--data"):
         assert part in text
+    assert text.endswith("with these files")  # nothing else is taken in their place
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])

@@ -24,17 +24,18 @@ from training.datasets.images import assemble
 from training.parameters import CLASSES
 
 CONTRACT = ImageContract(height=32, width=32, channels=3)
+UNPACKED = "cifar-10-batches-bin"  # the archive's folder
+TRAIN = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
+TEST = "test_batch.bin"
 RELEASE = Release(
     title="CIFAR-10 images",
     edition="the published edition",
     url="https://www.cs.toronto.edu/~kriz",
     folder="cifar-10",
     hashes={"cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"},
+    instead=f"the archive's six files unpacked in {UNPACKED}/ there ({TRAIN[0]} to {TRAIN[-1]}, {TEST})",
 )
 ARCHIVE = next(iter(RELEASE.hashes))
-UNPACKED = "cifar-10-batches-bin"  # the archive's folder
-TRAIN = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
-TEST = "test_batch.bin"
 HASHES = {
     "data_batch_1.bin": "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
     "data_batch_2.bin": "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed",
@@ -73,7 +74,8 @@ def load(folder: Path, offline: bool = False) -> Dataset:
         if sha256(unpacked / TEST) == INEXACT[TEST]:
             hashes, note = INEXACT, NOTE
             print(f"ecgwatch: {note}", file=sys.stderr)
-        ensure(unpacked, replace(RELEASE, folder=f"{RELEASE.folder}/{UNPACKED}", hashes=hashes), offline=True)
+        unpacked_release = replace(RELEASE, folder=f"{RELEASE.folder}/{UNPACKED}", hashes=hashes, instead="")
+        ensure(unpacked, unpacked_release, offline=True)
         files = {name: (unpacked / name).read_bytes() for name in HASHES}
     else:
         files = _members(ensure(folder, RELEASE, offline=offline) / ARCHIVE)

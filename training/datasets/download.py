@@ -46,7 +46,8 @@ class Release:
     """Files as they were published, known by their SHA-256.
 
     title, edition: in words, what they are and which ones; folder: their place in the data directory; hashes: by file
-    name; listing: one of these that lists the hashes of further files, `listed`; digest: what is hashed of a file.
+    name; listing: one of these that lists the hashes of further files, `listed`; digest: what is hashed of a file;
+    instead: in words, what is taken in the place of these files.
     """
 
     title: str
@@ -57,13 +58,14 @@ class Release:
     listing: str = ""
     listed: tuple[str, ...] = ()
     digest: Callable[[Path], str] = sha256
+    instead: str = ""
 
     @property
     def setting(self) -> str:
         """Say what else can be done about absent files."""
         return (
             "set the data directory ([data] directory in config.toml, ECGWATCH_DATA_DIRECTORY or --data) to a folder "
-            f"that holds {self.folder}/ with these files"
+            f"that holds {self.folder}/ with these files" + (f", or with {self.instead}" if self.instead else "")
         )
 
 

@@ -1,13 +1,16 @@
 """Rows -> the page that stands beside them, with the published figures under their own protocol."""
 
+import re
+import shlex
 from collections.abc import Sequence
 
 import numpy as np
 
 from training.benchmark import published
-from training.benchmark.baselines import gan_ad
+from training.benchmark.baselines import EPOCHS, gan_ad
 from training.benchmark.baselines.experiment import (
     ANOMALIES,
+    BESIDE,
     DATASET,
     SPLIT,
     TUNED_ON,
@@ -32,20 +35,27 @@ methods have the same training points, the same held-out normal points and all t
   [baselines.csv](baselines.csv) says how many it took (`train_points`, `note`).
 - Tuning: at most three settings a method, each fitted once to {TUNING_POINTS:,} training beats of the task
   '{TUNED_ON} anomalous'; kept is the one that best tells held-out normal beats from abnormal ones of the training part
-  ([baselines-tuning.csv](baselines-tuning.csv)). The choice uses labels, no test beats. Rows of saved runs share a
-  beta-VAE (latent 20, beta .01, 50 + 6 epochs, all training beats). **Its numbers have seen test beats**: latents,
-  epochs and units were settled by N against the rest of the same test part (docs/training.md; worth some .005 of S).
-- Seed 0 where the CSV does not say another.
+  ([baselines-tuning.csv](baselines-tuning.csv)). The choice uses labels, no test beats.
+- Rows of saved runs (our own, reconstruction, those of the latents, VAE + OCSVM, UMAP): for each class and seed one
+  beta-VAE (latent 20, beta .01, 50 + 6 epochs, all training beats), which all such rows of that class and seed share;
+  rows of another seed are of other models. **Its numbers have seen test beats**: latents, epochs and units were
+  settled by N against the rest of the same test part (docs/training.md; worth some .005 of S).
+- Seeds: in the tables; of several, the mean.
 - One-class SVM: the width is tuned, in units of scikit-learn's own (gamma 1 / (d variance)); nu is .01. The largest of
   three is kept, so a wider grid may do better still (isolation forest, UMAP's D, f-AnoGAN, GAN-AD and LSTM-VAE keep one
   at the end of their three too).
 - Training: the epochs in `note`, batch 100, Adam 1e-3 (the GANs: rates of their own), the last tenth at a tenth of the
   rate; the DBN: scikit-learn's contrastive divergence at its rate of .1 throughout.
 - {UNVERIFIED} (`*`): a loss curve ([baselines-curves.csv](baselines-curves.csv)) has fewer than {LEAST_EPOCHS} epochs,
-  or, the cool-down left out, the halves of its last half differ by more than {SAME:.0%}. What was tried beyond:
+  or, the cool-down left out, the halves of its last half differ by more than {SAME:.0%}. **One such class makes all
+  classes of the method so**, since a curve that looks flat says little beside others of the same training that are
+  not; where its own curve would have passed the CSV says '{BESIDE}'. What was tried beyond:
   [choices.md](choices.md), "Baselines".
 - Shortened (`°`): trained with `--most` on a part of the points, as the note says, so in a table of its own and not to
   be ranked with those that had all. A call without it (`ecgwatch benchmark baselines --method ...`) trains on all.
+- Deep SVDD, LSTM-VAE, f-AnoGAN and GAN-AD are code of our own. PyOD (3.6) was tried and left out: its isolation forest
+  and OCSVM are scikit-learn's, its Deep SVDD and its GANs keep no loss on held-out points, and its ALAD takes one batch
+  per "epoch"; so nothing in it could be shown to have converged.
 - Maps hold 5,000 references, as the paper's do, where the row does not say all; S joins NSE and D with alpha 1/2 on
   scaled terms, no label used.
 - The paper's joint t-SNE map stands in [placement/tables.md](../placement/tables.md): on 5,000 test points and more of
@@ -57,6 +67,23 @@ methods have the same training points, the same held-out normal points and all t
   standard deviation on the held-out points, no label used. Its curve is flat where the two networks are in balance,
   however well they do.
 - Empty: not computed."""
+COMMANDS = """## Commands
+
+The rows come of these, whole or class by class (`--anomaly`); each goes on where it was stopped. Rows of saved runs
+want the models that `ecgwatch benchmark paper --dataset arrhythmia` trains, in the same `--runs` (those of seed 0:
+`ecgwatch benchmark placement` too). `ecgwatch benchmark baselines --tables-only` computes nothing and makes the tables
+again."""
+PUBLISHED = """## Published, not run
+
+The paper's tables 1 and 2 (`training/benchmark/published.csv`). It prints no ECG figure of another method. **One class
+normal**: AnoGAN and ADGAN were trained on the one class and the nine others are the anomalies: another task, not to be
+ranked with the others.
+
+The paper did not run them either: CapsNet's figures are those of Li et al. (2019), AnoGAN's and ADGAN's those of Deecke
+et al. (2019). **CapsNet** is supervised: it learns from the labels of the classes, which nothing in the tables above is
+trained on. **ADGAN** has no encoder and searches the latents of its generator for every test point, as GAN-AD does,
+which for time has a part of the points and few steps of search here. Neither was tried on ECG, so what they would cost
+or reach is not known. In AnoGAN's place stands f-AnoGAN, the same with an encoder for the search."""
 
 
 def page(rows: Sequence[Row], tuning: Sequence[Tuning]) -> str:
@@ -66,12 +93,9 @@ def page(rows: Sequence[Row], tuning: Sequence[Tuning]) -> str:
     parts = [HEAD, f"## ECG\n\n{table(rows, whole)}\n\n{above(rows, whole)}"]
     if short:
         parts.append(f"## ECG, shortened\n\n{table(rows, short, beside_paper=False)}")
+    parts.append(f"{COMMANDS}\n\n```\n{commands(rows)}\n```")
     parts.append(f"## Settings\n\n{settings(tuning)}")
-    parts.append(
-        "## Published, not run\n\nThe paper's tables 1 and 2 (`training/benchmark/published.csv`). It prints no ECG "
-        "figure of another method. **One class normal**: AnoGAN and ADGAN were trained on the one class and the nine "
-        f"others are the anomalies: another task, not to be ranked with the others.\n\n{not_run()}"
-    )
+    parts.append(f"{PUBLISHED}\n\n{not_run()}")
     return "\n\n".join(parts)
 
 
@@ -79,17 +103,19 @@ def table(rows: Sequence[Row], names: Sequence[str] = tuple(METHODS), beside_pap
     """Return method x anomaly, mean of the seeds; those with all anomalies first, the best mean on top."""
     cells = {name: [_cell(rows, name, one) for one in ANOMALIES] for name in names}
     means = {name: float(np.mean([value for value, _ in of_method])) for name, of_method in cells.items()}
-    lines = [["method", "protocol", *ANOMALIES, "mean", "seconds"], ["---", "---"] + ["--:"] * (len(ANOMALIES) + 2)]
+    lines = [["method", "protocol", "seeds", *ANOMALIES, "mean", "seconds"]]
+    lines += [["---"] * 3 + ["--:"] * (len(ANOMALIES) + 2)]
     for name in sorted(names, key=lambda one: -np.nan_to_num(means[one], nan=-1.0)):
         shown = ["" if np.isnan(value) else f"{_short(value)}{mark}" for value, mark in cells[name]]
         mean = "" if np.isnan(means[name]) else _short(means[name])
         seconds = sum(row.seconds or 0 for row in rows if row.method == name)
-        lines.append([name, PROTOCOL, *shown, mean, f"{seconds:,.0f}" if any(shown) else ""])
+        seeds = " ".join(map(str, _seeds(_of(rows, name))))
+        lines.append([name, PROTOCOL, seeds, *shown, mean, f"{seconds:,.0f}" if any(shown) else ""])
     of_paper = [one for one in published.read() if one["dataset"] == "arrhythmia" and beside_paper]
     for name in dict.fromkeys(one["method"] for one in of_paper):
         found = {one["anomaly"]: _short(one["auroc"]) for one in of_paper if one["method"] == name}
         said = f"{PROTOCOL}; published: alpha and beta chosen on the test set"
-        lines.append([name, said, *(found[one] for one in (*ANOMALIES, "mean")), ""])
+        lines.append([name, said, "", *(found[one] for one in (*ANOMALIES, "mean")), ""])
     return markdown_table(lines)
 
 
@@ -106,12 +132,49 @@ def above(rows: Sequence[Row], names: Sequence[str] = tuple(METHODS)) -> str:
 
 
 def _cell(rows: Sequence[Row], name: str, anomaly: str) -> tuple[float, str]:
-    found = [row for row in rows if (row.method, row.anomaly) == (name, anomaly) and row.auroc is not None]
+    found = [row for row in _of(rows, name) if row.anomaly == anomaly]
     if not found:
         return float("nan"), ""
-    mark = "*" if any(row.converged == UNVERIFIED for row in found) else ""
+    mark = "*" if any(row.converged in (UNVERIFIED, BESIDE) for row in found) else ""
     mark += "°" if any("shortened" in (row.note or "") for row in found) else ""
     return float(np.mean([row.auroc for row in found if row.auroc is not None])), mark
+
+
+def _of(rows: Sequence[Row], name: str) -> list[Row]:
+    """Return a method's rows that were computed."""
+    return [row for row in rows if row.method == name and row.auroc is not None]
+
+
+def _seeds(rows: Sequence[Row]) -> list[int]:
+    return sorted({row.seed for row in rows})
+
+
+def commands(rows: Sequence[Row]) -> str:
+    """Return the commands that make the rows, one for all methods that have the same options."""
+    methods: dict[str, list[str]] = {}
+    for name in METHODS:
+        if of_method := _of(rows, name):
+            methods.setdefault(_options(of_method), []).append(name)
+    lines = []
+    for options, names in methods.items():
+        chosen = [shlex.quote(name) for name in names]
+        parts = [" ".join(chosen[start : start + 3]) for start in range(0, len(chosen), 3)]
+        start = f"ecgwatch benchmark baselines{options} --method"
+        lines.append(f"{start} {parts[0]}" if len(parts) == 1 else " \\\n    ".join([start, *parts]))
+    return "\n".join(lines)
+
+
+def _options(rows: Sequence[Row]) -> str:
+    """Return the options of one method's rows that are not the default, each after a space."""
+    said = ""
+    if (seeds := _seeds(rows)) != [0]:
+        said += f" --seed {' '.join(map(str, seeds))}"
+    if most := max((row.train_points or 0 for row in rows if "shortened" in (row.note or "")), default=0):
+        said += f" --most {most}"
+    epochs = {int(found[1]) for row in rows if (found := re.search(r"\b(\d+) epochs\b", row.note or ""))}
+    if METHODS[rows[0].method].trained and epochs - {EPOCHS}:
+        said += f" --epochs {max(epochs)}"
+    return said
 
 
 def settings(tuning: Sequence[Tuning]) -> str:

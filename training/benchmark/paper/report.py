@@ -19,6 +19,7 @@ from training.text import write_atomically
 Find = Callable[..., Cell | None]  # dataset, anomaly; beta, encoder -> what that cell saved, if it has come so far
 TITLE = "The paper, cell by cell"
 EXACT = "the project's own figures are of files that are 99.8 % exact"
+CURVES = "beta .01, seed 0; alpha chosen on the test points"
 QUICK = """Shortened: 5 epochs on 6,000 beats or images, 2,000 references, at most 1,000 anomalies, one seed.
 These models are not fully trained, and no goal is judged by them."""
 QUICK_LINE = "shortened: 5 epochs, models not fully trained"
@@ -28,7 +29,7 @@ _QUICK_TRAINING = """4 epochs and 1 more at a tenth of the rate, of 6,000 beats 
 _QUICK_MAPS = """2,000 training and 2,000 test points, at most 1,000 of them anomalies"""
 _PROTOCOL = """Written by `ecgwatch benchmark paper`. One class is anomalous in turn, the others are normal; table
 3's networks; {training}; batch 100, Adam 1e-3; products in float32 (convolutions on a GPU in TF32), or in bfloat16
-where "How the cells were made" says so; likelihood of the reconstruction summed over
+where "How the cells were made" says so; likelihood of the reconstruction (squared error) summed over
 samples, C from 0 to 25 nats over half of the training; ECG: 20 latents in units of their deviation, images: 10
 latents; the weights before training are torch's or Glorot's ("How the cells were made" says which). Joint t-SNE of
 {maps}; perplexity 30, learning rate 200 as scikit-learn counts (800 in openTSNE), 1,000 iterations; k = 1 where
@@ -130,9 +131,9 @@ def drawn(rows: Sequence[Row], find: Find) -> dict[str, Drawing]:
     wanted = _over_beta("mnist", "7", (0.01, 0.3, 1.0, 2.0, 4.0, 10.0), (JOINT,))
     found["3"] = _drawing("MNIST, 7 anomalous: maps over beta", wanted, rows, find, pictures.maps)
     wanted = _over_classes("fashion-mnist", "1357")
-    found["4"] = _drawing("Fashion-MNIST: four scores (beta .01, seed 0)", wanted, rows, find, pictures.roc)
+    found["4"] = _drawing(f"Fashion-MNIST: four scores ({CURVES})", wanted, rows, find, pictures.roc)
     known = {row.network for row in rows}
-    caption = f"ECG: encoders (beta .01, seed 0){_lacking([one.upper() for one in ENCODERS if one not in known])}"
+    caption = f"ECG: encoders ({CURVES}){_lacking([one.upper() for one in ENCODERS if one not in known])}"
     found["5"] = Drawing(caption, partial(pictures.encoders, rows) if known & set(ENCODERS[1:]) else None)
     example = find("arrhythmia", "Q")
     found["6"] = Drawing(
@@ -154,10 +155,11 @@ def drawn(rows: Sequence[Row], find: Find) -> dict[str, Drawing]:
         said = f", {encoder.upper()} encoder" if dataset == "arrhythmia" else ""
         wanted = _over_classes(dataset, list(CLASSES.get(dataset, ())), encoder)
         said += f" ({EXACT})" if dataset == "cifar-10" else ""
-        caption = f"{dataset}{said}: four scores (beta .01, seed 0)"
+        caption = f"{dataset}{said}: four scores ({CURVES})"
         found[str(number)] = _drawing(caption, wanted, rows, find, pictures.roc)
     sizes = [row for row in rows if row.share < 1]
-    found["size"] = Drawing("ECG: S against training size", partial(pictures.training_size, rows) if sizes else None)
+    caption = f"ECG: S against training size ({CURVES})"
+    found["size"] = Drawing(caption, partial(pictures.training_size, rows) if sizes else None)
     return found
 
 

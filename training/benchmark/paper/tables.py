@@ -231,8 +231,9 @@ def _made(row: Row, classes: Sequence[str], **seconds: Sequence[float | None]) -
 def options(row: Row, classes: Sequence[str]) -> str:
     """Return the options of `ecgwatch benchmark paper` that make a row's cell, and those of other classes like it."""
     said: dict[str, object] = {"dataset": row.dataset, "anomaly": " ".join(classes), "beta": f"{row.beta:g}"}
+    said["seed"] = row.seed
     if row.dataset == "arrhythmia":
-        said |= {"encoder": row.network, "seed": row.seed, "split": row.split, "share": f"{row.share:g}"}
+        said |= {"encoder": row.network, "split": row.split, "share": f"{row.share:g}"}
     if row.precision != Parameters.precision:
         said["precision"] = row.precision
     return " ".join([*(["--quick"] if row.quick else []), *(f"--{name} {value}" for name, value in said.items())])
