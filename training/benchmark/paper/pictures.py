@@ -143,7 +143,7 @@ def encoders(rows: Sequence[Row]) -> Figure:
     axes.set_xticks(range(len(CLASSES["arrhythmia"])), list(CLASSES["arrhythmia"]))
     axes.set_ylim(0.5, 1.02)
     axes.set_ylabel("AUROC of S")
-    axes.legend(fontsize=7, frameon=False, ncols=3)
+    figure.legend(fontsize=7, frameon=False, ncols=3, loc="outside upper center")
     light(axes)
     return figure
 
