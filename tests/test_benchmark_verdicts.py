@@ -75,6 +75,7 @@ def test_s_falls_with_beta_where_the_rank_correlation_says_so() -> None:
     assert _verdict(name, falling) == claims.HOLDS
     assert _verdict(name, falling[:-1]) == claims.UNTESTED  # of fewer than the tables' betas a rank says little
     assert _verdict(name, [replace(one, beta=1.01 - one.beta) for one in falling]) == claims.FAILS
+    assert _verdict(name, [replace(one, auroc=falling[0].auroc) for one in falling]) == claims.FAILS  # all the same
     other_seed = [replace(falling[0], seed=1, auroc=(0.1,) * len(ALPHAS))]  # one beta alone has it
     assert _verdict(name, falling + other_seed) == claims.HOLDS
 
