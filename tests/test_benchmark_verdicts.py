@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from training.benchmark.paper import claims, report, tables
+from training.benchmark.paper import claims, cli, report, tables
 from training.benchmark.paper.cells import BETAS, JOINT
 from training.benchmark.paper.results import PLAIN, SAMPLED, THROUGH_MEAN, Row
 from training.benchmark.placement_tables import ALPHAS, LATENT
@@ -115,3 +115,8 @@ def test_the_copy_of_cifar_10_is_named_beside_each_of_its_figures(tmp_path: Path
         with (tmp_path / f"{name}.csv").open(encoding="utf-8") as file:
             for line in csv.DictReader(file):
                 assert ("99.8 %" in line["note"]) == (line.get("dataset", "cifar-10") == "cifar-10"), line
+
+
+@pytest.mark.parametrize("dataset", list(CLASSES))
+def test_models_of_the_paper_are_in_float32_whoever_asks(dataset: str) -> None:
+    assert cli._base(dataset).precision == "float32"  # the ECG model that is released is not

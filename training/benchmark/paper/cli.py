@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         choices=get_args(Precision),
-        default="float32",
+        default=Parameters.precision,
         help="of the products in training; bfloat16 is quicker where the processor has it (lscpu: avx512_bf16, "
         "amx_bf16) and slower elsewhere; the tables name the cells made so; default: %(default)s",
     )
@@ -236,7 +236,8 @@ def _jobs(text: str) -> int | None:
 
 
 def _base(dataset: str) -> Parameters:
-    """Return what the models of a data set are trained with, but for what a cell sets."""
+    """Return what a data set's models are trained with, but for what a cell sets; in float32, unlike the release."""
     from training import release
 
-    return release.parameters("by-beat") if dataset == "arrhythmia" else defaults(dataset)
+    found = release.parameters("by-beat") if dataset == "arrhythmia" else defaults(dataset)
+    return replace(found, precision=Parameters.precision)
