@@ -26,7 +26,6 @@ from training.text import write_atomically
 
 COOLING = 0.1  # share of the learning rate in the cool-down
 WATCHED = 2000  # beats or images at least, where there are, that the loss printed beside the training loss is of
-
 TRAINED = "trained"  # a checkpoint's metadata: losses of each epoch, and the machines
 
 

@@ -36,7 +36,7 @@ ANOMALIES = tuple(CLASSES[DATASET])
 TUNED_ON = "V"
 TUNING_POINTS = 10_000
 UNVERIFIED = "unverified"
-BESIDE = f"{UNVERIFIED} by another class"  # its own curve has converged
+UNVERIFIED_BY_ANOTHER = f"{UNVERIFIED} by another class"  # its own curve has converged
 DIGITS = ".6g"
 
 
@@ -44,7 +44,8 @@ DIGITS = ".6g"
 class Row:
     """AUROC of a method over all test points; None where it was not computed.
 
-    converged: "yes", UNVERIFIED or BESIDE (`judged`) for what was trained, by the loss curves; None for what was not.
+    converged: "yes", UNVERIFIED or UNVERIFIED_BY_ANOTHER (`judged`) for what was trained, by the loss curves; None for
+    what was not.
     """
 
     dataset: str
@@ -249,12 +250,14 @@ def ordered(rows: Iterable[Row]) -> list[Row]:
 
 
 def judged(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows, with BESIDE for a curve that has converged where another class of the same method has not.
+    """Return the rows, UNVERIFIED_BY_ANOTHER where a curve has converged and another class of the method has not.
 
     A curve that looks flat says little beside others of the same training that are not.
     """
     doubted = {row.method for row in rows if row.converged == UNVERIFIED}
     return [
-        replace(row, converged=BESIDE if row.method in doubted else "yes") if row.converged in ("yes", BESIDE) else row
+        replace(row, converged=UNVERIFIED_BY_ANOTHER if row.method in doubted else "yes")
+        if row.converged in ("yes", UNVERIFIED_BY_ANOTHER)
+        else row
         for row in rows
     ]

@@ -10,12 +10,12 @@ from training.benchmark import published
 from training.benchmark.baselines import EPOCHS, gan_ad
 from training.benchmark.baselines.experiment import (
     ANOMALIES,
-    BESIDE,
     DATASET,
     SPLIT,
     TUNED_ON,
     TUNING_POINTS,
     UNVERIFIED,
+    UNVERIFIED_BY_ANOTHER,
     Row,
     Tuning,
 )
@@ -49,7 +49,7 @@ methods have the same training points, the same held-out normal points and all t
 - {UNVERIFIED} (`*`): a loss curve ([baselines-curves.csv](baselines-curves.csv)) has fewer than {LEAST_EPOCHS} epochs,
   or, the cool-down left out, the halves of its last half differ by more than {SAME:.0%}. **One such class makes all
   classes of the method so**, since a curve that looks flat says little beside others of the same training that are
-  not; where its own curve would have passed the CSV says '{BESIDE}'. What was tried beyond:
+  not; where its own curve would have passed the CSV says '{UNVERIFIED_BY_ANOTHER}'. What was tried beyond:
   [choices.md](choices.md), "Baselines".
 - Shortened (`°`): trained with `--most` on a part of the points, as the note says, so in a table of its own and not to
   be ranked with those that had all. A call without it (`ecgwatch benchmark baselines --method ...`) trains on all.
@@ -81,9 +81,9 @@ ranked with the others.
 
 The paper did not run them either: CapsNet's figures are those of Li et al. (2019), AnoGAN's and ADGAN's those of Deecke
 et al. (2019). **CapsNet** is supervised: it learns from the labels of the classes, which nothing in the tables above is
-trained on. **ADGAN** has no encoder and searches the latents of its generator for every test point, as GAN-AD does,
-which for time has a part of the points and few steps of search here. Neither was tried on ECG, so what they would cost
-or reach is not known. In AnoGAN's place stands f-AnoGAN, the same with an encoder for the search."""
+trained on. **ADGAN** has no encoder and searches the latents of its generator for every test point, as GAN-AD does.
+Neither was tried on ECG, so what they would cost or reach is not known. In AnoGAN's place stands f-AnoGAN, the same
+with an encoder for the search."""
 
 
 def page(rows: Sequence[Row], tuning: Sequence[Tuning]) -> str:
@@ -135,7 +135,7 @@ def _cell(rows: Sequence[Row], name: str, anomaly: str) -> tuple[float, str]:
     found = [row for row in _of(rows, name) if row.anomaly == anomaly]
     if not found:
         return float("nan"), ""
-    mark = "*" if any(row.converged in (UNVERIFIED, BESIDE) for row in found) else ""
+    mark = "*" if any(row.converged in (UNVERIFIED, UNVERIFIED_BY_ANOTHER) for row in found) else ""
     mark += "°" if any("shortened" in (row.note or "") for row in found) else ""
     return float(np.mean([row.auroc for row in found if row.auroc is not None])), mark
 

@@ -110,8 +110,8 @@ def _falls_with_beta(rows: Sequence[Row]) -> Cases:
     for name, of_class in _classes(rows):
         best = {beta: max(of_alpha) for beta, of_alpha in over_beta(_of_common_seeds(of_class)).items()}
         if len(best) >= len(BETAS):
-            falls = len(set(best.values())) > 1 and spearmanr(list(best), list(best.values())).statistic
-            yield name, -STEADY - float(falls)  # of one value alone there is no rank
+            one_value = len(set(best.values())) == 1  # which has no rank
+            yield name, -STEADY - (0.0 if one_value else float(spearmanr([*best], [*best.values()]).statistic))
 
 
 def _zero_fails(rows: Sequence[Row]) -> Cases:
