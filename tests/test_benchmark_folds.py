@@ -91,3 +91,18 @@ def test_a_candidate_is_the_default_with_what_is_set():
 def test_what_cannot_be_tried_is_refused_by_name(wrong: str):
     with pytest.raises(ConfigError, match=wrong.partition("=")[0]):
         folds.candidate([wrong])
+
+
+def test_what_trains_is_normal_and_clean_and_of_other_patients(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[np.ndarray] = []
+    monkeypatch.setattr(
+        folds, "train_and_score", lambda parameters, beats, *rows: given.extend(rows[:3]) or np.zeros((3, len(rows[2])))
+    )
+    beats = patients(4, 1.0)
+    beats = replace(beats, clean=np.arange(len(beats)) % 3 > 0)
+    held_out = np.isin(beats.records, np.unique(beats.records)[::2])
+    folds._fold(SMALL, beats, held_out)
+    train, scales, tested = given
+    assert set(beats.classes[train]) == set(beats.classes[scales]) == {"N"} and beats.clean[train].all()
+    assert not held_out[train].any() and held_out[scales].all()
+    assert tested.tolist() == np.flatnonzero(held_out).tolist() and set(beats.classes[tested]) > {"N"}
